@@ -1,0 +1,202 @@
+"""Checks on concrete values, made once, outside `jit`, where data enter.
+
+Every public function calls them first. Under a JAX transformation there are no values
+to look at, so the checks step aside and trouble becomes a field of the result.
+"""
+
+import jax
+import numpy as np
+from jax.core import Tracer
+from numpy.typing import ArrayLike
+
+
+def concrete(*arrays: object) -> bool:
+    """Whether values can be looked at: False inside `jit`, `vmap` or `grad`.
+
+    Example:
+        >>> concrete(np.ones(2)), bool(jax.jit(concrete)(np.ones(2)))
+        (True, False)
+    """
+    return not any(isinstance(a, Tracer) for a in jax.tree.leaves(arrays))
+
+
+def check_groups(groups: ArrayLike, *, n_groups: int, name: str = "groups") -> None:
+    """Raises `ValueError` unless every code is an integer in `[0, n_groups)`.
+
+    Example:
+        >>> check_groups([0, 3], n_groups=2)
+        Traceback (most recent call last):
+        ValueError: `groups` must be codes in [0, 2), but groups[1] = 3. ...
+    """
+    if not concrete(groups):
+        return
+    codes = np.asarray(groups)
+    if codes.ndim != 1:
+        raise ValueError(
+            f"`{name}` must have one code per sample, shape (n,), but has shape "
+            f"{codes.shape}. Join several attributes with `notions.intersect`."
+        )
+    if not (np.issubdtype(codes.dtype, np.integer) or codes.dtype == bool):
+        raise ValueError(
+            f"`{name}` must be integer codes, but its dtype is {codes.dtype}. "
+            f"Encode with `np.unique(..., return_inverse=True)`."
+        )
+    bad = np.flatnonzero((codes < 0) | (codes >= n_groups))
+    if bad.size:
+        raise ValueError(
+            f"`{name}` must be codes in [0, {n_groups}), but {name}[{bad[0]}] = "
+            f"{codes[bad[0]]}. Re-encode with `np.unique(..., return_inverse=True)`."
+        )
+
+
+def check_group_number(groups: ArrayLike) -> None:
+    """Raises `ValueError` unless at least two groups have members.
+
+    Example:
+        >>> check_group_number([1, 1])
+        Traceback (most recent call last):
+        ValueError: `groups` must hold at least two groups, but all 2 samples ...
+    """
+    if not concrete(groups):
+        return
+    codes = np.asarray(groups)
+    if codes.size and (codes == codes[0]).all():
+        raise ValueError(
+            f"`groups` must hold at least two groups, but all {codes.size} samples "
+            f"are in group {codes[0]}: with one group there is nothing to compare."
+        )
+
+
+def check_finite(array: ArrayLike, *, name: str) -> None:
+    """Raises `ValueError` with the first position that is NaN or infinite.
+
+    Example:
+        >>> check_finite(np.array([[1.0, np.nan]]), name="features")
+        Traceback (most recent call last):
+        ValueError: `features` must be finite, but features[0, 1] = nan. ...
+    """
+    if not concrete(array):
+        return
+    values = np.asarray(array)
+    if values.dtype.kind not in "fciub" and values.dtype.name != "bfloat16":
+        raise ValueError(
+            f"`{name}` must be numbers, but its dtype is {values.dtype}. "
+            f"Encode categories first, for example with `datasets.from_csv`."
+        )
+    finite = np.isfinite(values)
+    if not finite.all():
+        at = tuple(int(i) for i in np.argwhere(~finite)[0])
+        where = "".join(["[", ", ".join(map(str, at)), "]"]) if at else ""
+        raise ValueError(
+            f"`{name}` must be finite, but {name}{where} = {values[at]}. "
+            f"Drop or impute such entries before the call."
+        )
+
+
+def check_weights(weights: ArrayLike, *, n: int, name: str = "weights") -> None:
+    """Raises `ValueError` for weights that are negative, not finite or all zero.
+
+    Example:
+        >>> check_weights([0.0, 0.0], n=2)
+        Traceback (most recent call last):
+        ValueError: `weights` must have a positive entry, but all 2 are zero. ...
+    """
+    if not concrete(weights):
+        return
+    check_length(weights, n=n, name=name)
+    check_finite(weights, name=name)
+    values = np.asarray(weights)
+    bad = np.flatnonzero(values < 0)
+    if bad.size:
+        raise ValueError(
+            f"`{name}` must not be negative, but {name}[{bad[0]}] = {values[bad[0]]}. "
+            f"Use 0 to leave a sample out."
+        )
+    if not (values > 0).any():
+        raise ValueError(
+            f"`{name}` must have a positive entry, but all {values.size} are zero. "
+            f"Pass None to weigh all samples alike."
+        )
+
+
+def check_length(array: ArrayLike, *, n: int, name: str, to: str = "features") -> None:
+    """Raises `ValueError` unless the first axis has length `n`.
+
+    Example:
+        >>> check_length([1, 2], n=3, name="labels")
+        Traceback (most recent call last):
+        ValueError: `labels` must have as many entries as `features`, 3, but has 2.
+    """
+    shape = np.shape(array)
+    if not shape or shape[0] != n:
+        raise ValueError(
+            f"`{name}` must have as many entries as `{to}`, {n}, but has "
+            f"{shape[0] if shape else 'shape ()'}."
+        )
+
+
+def check_nonnegative(value: ArrayLike, *, name: str, positive: bool = False) -> None:
+    """Raises `ValueError` unless every entry is a number >= 0 (or > 0).
+
+    Infinity is allowed: an infinite tolerance means no constraint.
+
+    Example:
+        >>> check_nonnegative([1.0, -2.0], name="lam")
+        Traceback (most recent call last):
+        ValueError: `lam` must be at least 0, but lam[1] = -2.0.
+    """
+    if not concrete(value):
+        return
+    values = np.atleast_1d(np.asarray(value, dtype=float))
+    good = values > 0 if positive else values >= 0
+    if not good.all():
+        at = tuple(int(i) for i in np.argwhere(~good)[0])
+        where = f"[{', '.join(map(str, at))}]" if np.ndim(value) else ""
+        bound = "above 0" if positive else "at least 0"
+        raise ValueError(f"`{name}` must be {bound}, but {name}{where} = {values[at]}.")
+
+
+def check_labels(labels: ArrayLike, *, n: int) -> None:
+    """Raises `ValueError` unless labels are 0 and 1, and both occur.
+
+    Example:
+        >>> check_labels([1, 1], n=2)
+        Traceback (most recent call last):
+        ValueError: `labels` must hold both 0 and 1, but all 2 are 1: ...
+    """
+    if not concrete(labels):
+        return
+    check_length(labels, n=n, name="labels")
+    check_finite(labels, name="labels")
+    values = np.asarray(labels)
+    bad = np.flatnonzero((values != 0) & (values != 1))
+    if bad.size:
+        raise ValueError(
+            f"`labels` must be 0 or 1, but labels[{bad[0]}] = {values[bad[0]]}. "
+            f"Map the favourable outcome to 1 and the other one to 0."
+        )
+    if values.size and (values == values[0]).all():
+        raise ValueError(
+            f"`labels` must hold both 0 and 1, but all {values.size} are "
+            f"{values[0]}: there is nothing to learn."
+        )
+
+
+def check_cells(occupied: ArrayLike) -> None:
+    """Raises `ValueError` naming the first (stratum, group) cell without members.
+
+    Example:
+        >>> check_cells(np.array([[True, False]]))
+        Traceback (most recent call last):
+        ValueError: the notion compares groups inside stratum 0, but group 1 has no ...
+    """
+    if not concrete(occupied):
+        return
+    empty = np.argwhere(~np.asarray(occupied))
+    if empty.size:
+        stratum, group = (int(i) for i in empty[0])
+        raise ValueError(
+            f"the notion compares groups inside stratum {stratum}, but group {group} "
+            f"has no member there. Merge small groups, choose another notion, or "
+            f"gather more data."
+        )

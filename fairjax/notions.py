@@ -1,0 +1,236 @@
+"""Fairness notions: which samples are compared with which.
+
+A notion maps groups and labels to weights: row `weights[s, g]` is the empirical
+distribution of group `g` inside stratum `s`. Penalties, constraints, audits and
+guarantees read only those rows, so every notion works with all of them. Sample weights
+and masks enter here, as `weights`, and nowhere else: a masked sample has weight 0.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real, Shaped
+
+from . import checks
+
+
+class Conditionals(NamedTuple):
+    """The conditional distributions that a notion compares.
+
+    Attributes:
+        weights: a row sums to 1, or to 0 when its cell is empty.
+        occupied: False for an empty cell, which penalties and metrics skip.
+    """
+
+    weights: Float[Array, "s g n"]
+    occupied: Bool[Array, "s g"]
+
+
+Notion = Callable[..., Conditionals]
+
+
+def conditional_parity(
+    groups: Shaped[ArrayLike, " n"],
+    strata: Shaped[ArrayLike, " n"],
+    *,
+    n_groups: int,
+    n_strata: int,
+    weights: Real[ArrayLike, " n"] | Bool[ArrayLike, " n"] | None = None,
+) -> Conditionals:
+    """Compares groups inside each stratum; every other notion is a choice of strata.
+
+    Args:
+        groups: codes in `[0, n_groups)`. Inside `jit`, where values cannot be checked,
+            a sample with another code belongs to no group.
+        strata: codes; a sample outside `[0, n_strata)` is compared with nobody.
+        n_groups: static, so that `jit` knows the output shape.
+        n_strata: static; cost O(n_strata * n_groups * n) in time and memory.
+        weights: non-negative sample weights, or a mask; all ones when absent.
+
+    Returns:
+        The rows and which of them have any weight.
+
+    Raises:
+        ValueError: for a group code out of range and for bad weights.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> cond = conditional_parity(
+        ...     jnp.array([0, 1, 1]), jnp.array([0, 0, 5]), n_groups=2, n_strata=1)
+        >>> cond.weights.tolist(), cond.occupied.tolist()
+        ([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]], [[True, True]])
+
+    References:
+        Ritov, Sun, Zhao, *On conditional parity as a notion of non-discrimination in
+        machine learning*, 2017; the notions of Donini et al. (NeurIPS 2018),
+        Definition 1, are special cases.
+    """
+    checks.check_groups(groups, n_groups=n_groups)
+    if weights is not None:
+        checks.check_weights(weights, n=jnp.shape(groups)[0])
+    groups, strata = jnp.asarray(groups), jnp.asarray(strata)
+    in_group = groups[None, :] == jnp.arange(n_groups, dtype=groups.dtype)[:, None]
+    in_stratum = strata[None, :] == jnp.arange(n_strata, dtype=strata.dtype)[:, None]
+    member = in_stratum[:, None, :] & in_group[None, :, :]
+    mass = jnp.where(member, _as_mass(weights, groups.shape[0]), 0)
+    # Two divisions: the sum of weights of any scale must neither overflow nor vanish.
+    peak = mass.max(axis=-1, keepdims=True, initial=0)
+    occupied = peak > 0
+    mass = mass / jnp.where(occupied, peak, 1)
+    rows = mass / jnp.where(occupied, mass.sum(axis=-1, keepdims=True), 1)
+    return Conditionals(rows, occupied[..., 0])
+
+
+def demographic_parity(
+    groups: Shaped[ArrayLike, " n"],
+    labels: Shaped[ArrayLike, " n"] | None = None,
+    *,
+    n_groups: int,
+    weights: Real[ArrayLike, " n"] | Bool[ArrayLike, " n"] | None = None,
+) -> Conditionals:
+    """Compares groups among all samples: one stratum.
+
+    Args:
+        groups: codes in `[0, n_groups)`.
+        labels: not read; accepted so that notions can be swapped for one another.
+        n_groups: static; cost O(n_groups * n).
+        weights: non-negative sample weights, or a mask.
+
+    Returns:
+        One stratum: `weights` is `(1, n_groups, n)`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> demographic_parity(jnp.array([0, 1, 1]), n_groups=2).weights.tolist()
+        [[[1.0, 0.0, 0.0], [0.0, 0.5, 0.5]]]
+
+    References:
+        Calders, Kamiran, Pechenizkiy, *Building classifiers with independency
+        constraints*, ICDM Workshops 2009.
+    """
+    del labels
+    strata = jnp.zeros(jnp.shape(groups)[0], jnp.int32)
+    return conditional_parity(
+        groups, strata, n_groups=n_groups, n_strata=1, weights=weights
+    )
+
+
+def equal_opportunity(
+    groups: Shaped[ArrayLike, " n"],
+    labels: Shaped[ArrayLike, " n"],
+    *,
+    n_groups: int,
+    weights: Real[ArrayLike, " n"] | Bool[ArrayLike, " n"] | None = None,
+) -> Conditionals:
+    """Compares groups among positives only: one stratum, `labels == 1`.
+
+    Args:
+        groups: codes in `[0, n_groups)`.
+        labels: binary, in `{0, 1}`; 1 is the favourable outcome.
+        n_groups: static; cost O(n_groups * n).
+        weights: non-negative sample weights, or a mask.
+
+    Returns:
+        One stratum: `weights` is `(1, n_groups, n)`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> equal_opportunity(
+        ...     jnp.array([0, 1, 1]), jnp.array([1, 0, 1]), n_groups=2).weights.tolist()
+        [[[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]]
+
+    References:
+        Donini et al., *Empirical risk minimization under fairness constraints*,
+        NeurIPS 2018, Definition 1; Hardt, Price, Srebro, NeurIPS 2016.
+    """
+    strata = jnp.where(jnp.asarray(labels) == 1, 0, -1)
+    return conditional_parity(
+        groups, strata, n_groups=n_groups, n_strata=1, weights=weights
+    )
+
+
+def equalized_odds(
+    groups: Shaped[ArrayLike, " n"],
+    labels: Shaped[ArrayLike, " n"],
+    *,
+    n_groups: int,
+    weights: Real[ArrayLike, " n"] | Bool[ArrayLike, " n"] | None = None,
+) -> Conditionals:
+    """Compares groups among negatives and among positives: two strata.
+
+    Args:
+        groups: codes in `[0, n_groups)`.
+        labels: binary, in `{0, 1}`; stratum `s` holds the samples with label `s`.
+        n_groups: static; cost O(2 * n_groups * n).
+        weights: non-negative sample weights, or a mask.
+
+    Returns:
+        Two strata: `weights` is `(2, n_groups, n)`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> cond = equalized_odds(
+        ...     jnp.array([0, 1, 1]), jnp.array([1, 0, 1]), n_groups=2)
+        >>> cond.occupied.tolist()
+        [[False, True], [True, True]]
+
+    References:
+        Hardt, Price, Srebro, *Equality of opportunity in supervised learning*,
+        NeurIPS 2016, Definition 2.1.
+    """
+    return conditional_parity(
+        groups, labels, n_groups=n_groups, n_strata=2, weights=weights
+    )
+
+
+def intersect(
+    attributes: Sequence[Int[ArrayLike, " n"]], *, sizes: Sequence[int]
+) -> tuple[Int[Array, " n"], int]:
+    """Joins several sensitive attributes into one, with a group per combination.
+
+    Args:
+        attributes: one array of codes each, the codes of attribute `a` in
+            `[0, sizes[a])`.
+        sizes: static; how many codes each attribute has.
+
+    Returns:
+        The joint codes (the last attribute varies fastest) and their number, the
+        product of `sizes`: combinations without members become empty cells.
+
+    Raises:
+        ValueError: for a code out of range, or numbers of attributes and sizes that
+            differ.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> codes, n_groups = intersect(
+        ...     [jnp.array([0, 1]), jnp.array([2, 0])], sizes=[2, 3])
+        >>> codes.tolist(), n_groups
+        ([2, 3], 6)
+
+    References:
+        Kearns et al., *Preventing fairness gerrymandering*, ICML 2018, on why the
+        intersections matter. Cost O(n) per attribute.
+    """
+    if len(attributes) != len(sizes) or not sizes:
+        raise ValueError(
+            f"`attributes` and `sizes` must name the same attributes, at least one, "
+            f"but there are {len(attributes)} and {len(sizes)}."
+        )
+    joint = jnp.zeros(jnp.shape(attributes[0])[0], jnp.int32)
+    n_groups = 1
+    for codes, size in zip(attributes, sizes, strict=True):
+        checks.check_groups(codes, n_groups=size, name="attributes")
+        joint = joint * size + jnp.asarray(codes).astype(jnp.int32)
+        n_groups *= size
+    return joint, n_groups
+
+
+def _as_mass(weights: ArrayLike | None, n: int) -> Float[Array, " n"]:
+    if weights is None:
+        return jnp.ones(n)
+    mass = jnp.asarray(weights)
+    floating = jnp.issubdtype(mass.dtype, jnp.floating)
+    return mass if floating else mass.astype(jax.dtypes.canonicalize_dtype(float))
