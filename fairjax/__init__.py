@@ -3,4 +3,6 @@
 from . import checks as checks
 from . import erm as erm
 from . import notions as notions
+from . import orthogonality as orthogonality
 from . import penalties as penalties
+from . import solvers as solvers

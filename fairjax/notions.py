@@ -70,7 +70,7 @@ def conditional_parity(
     checks.check_groups(groups, n_groups=n_groups)
     if weights is not None:
         checks.check_weights(weights, n=jnp.shape(groups)[0])
-    groups, strata = jnp.asarray(groups), jnp.asarray(strata)
+    groups, strata = _as_codes(groups), _as_codes(strata)
     in_group = groups[None, :] == jnp.arange(n_groups, dtype=groups.dtype)[:, None]
     in_stratum = strata[None, :] == jnp.arange(n_strata, dtype=strata.dtype)[:, None]
     member = in_stratum[:, None, :] & in_group[None, :, :]
@@ -78,7 +78,9 @@ def conditional_parity(
     # Two divisions: the sum of weights of any scale must neither overflow nor vanish.
     peak = mass.max(axis=-1, keepdims=True, initial=0)
     occupied = peak > 0
-    mass = mass / jnp.where(occupied, peak, 1)
+    # XLA may divide by way of 1 / peak, which is 0 above 2 ** 126.
+    shrink = jnp.where(peak > 1, 0.25, 1)
+    mass = mass * shrink / jnp.where(occupied, peak * shrink, 1)
     rows = mass / jnp.where(occupied, mass.sum(axis=-1, keepdims=True), 1)
     return Conditionals(rows, occupied[..., 0])
 
@@ -145,7 +147,7 @@ def equal_opportunity(
         Donini et al., *Empirical risk minimization under fairness constraints*,
         NeurIPS 2018, Definition 1; Hardt, Price, Srebro, NeurIPS 2016.
     """
-    strata = jnp.where(jnp.asarray(labels) == 1, 0, -1)
+    strata = jnp.where(_as_codes(labels) == 1, 0, -1)
     return conditional_parity(
         groups, strata, n_groups=n_groups, n_strata=1, weights=weights
     )
@@ -226,6 +228,13 @@ def intersect(
         joint = joint * size + jnp.asarray(codes).astype(jnp.int32)
         n_groups *= size
     return joint, n_groups
+
+
+def _as_codes(codes: ArrayLike) -> Shaped[Array, " n"]:
+    codes = jnp.asarray(codes)
+    # Booleans have no `arange`, and one of small integers would wrap around.
+    small = jnp.issubdtype(codes.dtype, jnp.integer) and codes.dtype.itemsize < 4
+    return codes.astype(jnp.int32) if small or codes.dtype == bool else codes
 
 
 def _as_mass(weights: ArrayLike | None, n: int) -> Float[Array, " n"]:

@@ -1,0 +1,224 @@
+"""The orthogonality constraint: fairness of a linear score as `<w, u> = 0`.
+
+With the linear loss, the conditional risks of groups a and b differ by `<w, u> / 2`,
+where `u` is the difference of the groups' mean features. A fair linear model is one
+orthogonal to `u`, which data can be made to guarantee before any model is fitted:
+
+- `project_features` removes `u` from every sample. Fitting on the result equals the
+  constrained problem, `solvers.fit_linear(..., tolerance=0)`, exactly: same ridge.
+- `eliminate_feature` is the paper's form: one coordinate is expressed through the
+  others. It satisfies the constraint too, but ridge now acts on other coordinates, so
+  it is another solution (and depends on the pivot).
+- `project_weights` repairs a model that is already fitted; it minimises nothing.
+"""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Real
+
+from . import checks
+from .notions import Conditionals
+
+Contrasts = Callable[[int], np.ndarray]
+
+
+def pairwise(n_groups: int) -> Float[np.ndarray, "c g"]:
+    """Contrasts of all pairs of groups: `n_groups * (n_groups - 1) / 2` rows.
+
+    A tolerance on these bounds the gap between any two groups.
+
+    Example:
+        >>> pairwise(3).tolist()
+        [[1.0, -1.0, 0.0], [1.0, 0.0, -1.0], [0.0, 1.0, -1.0]]
+    """
+    first, second = np.triu_indices(n_groups, 1)
+    identity = np.eye(n_groups, dtype=np.float32)
+    return identity[first] - identity[second]
+
+
+def against_mean(n_groups: int) -> Float[np.ndarray, "c g"]:
+    """Contrasts of each group with the plain average of all: `n_groups` rows.
+
+    Fewer rows than `pairwise` for many groups; with tolerance 0 they say the same, and
+    a tolerance t on these bounds the gap between any two groups by 2 t.
+
+    Example:
+        >>> against_mean(2).tolist()
+        [[0.5, -0.5], [-0.5, 0.5]]
+    """
+    return np.eye(n_groups, dtype=np.float32) - np.float32(1 / n_groups)
+
+
+def directions(
+    features: Real[Array, "n d"],
+    cond: Conditionals,
+    *,
+    contrasts: Contrasts = pairwise,
+) -> Float[Array, "k d"]:
+    """Differences of mean features between groups, one row per stratum and contrast.
+
+    `directions @ w` are the gaps of mean scores of the linear model `w`; the fairness
+    constraint bounds them and its surrogate status is the paper's: gaps of mean scores,
+    not of decisions, so a model that satisfies it can still decide unequally.
+
+    Args:
+        features: the model's inputs.
+        cond: from a notion; sample weights and masks are already in it.
+        contrasts: static; which groups are compared, `pairwise` or `against_mean`, or
+            any function from the number of groups to rows that sum to 0.
+
+    Returns:
+        One row for each stratum and contrast, strata first; a contrast that involves
+        an empty cell is a row of zeros, which constrains nothing. Cost O(s g n d).
+
+    Raises:
+        ValueError: for features that are not finite.
+
+    Example:
+        >>> from fairjax.notions import demographic_parity
+        >>> cond = demographic_parity(jnp.array([0, 1, 1]), n_groups=2)
+        >>> directions(jnp.array([[4.0, 0.0], [1.0, 0.0], [1.0, 2.0]]), cond).tolist()
+        [[3.0, -1.0]]
+
+    References:
+        Donini et al., NeurIPS 2018, section 4: `u`, the difference of the barycenters.
+    """
+    checks.check_finite(features, name="features")
+    rows = jnp.asarray(contrasts(cond.weights.shape[1]), cond.weights.dtype)
+    n_strata = cond.weights.shape[0]
+    # Differences of means do not see a common shift, but float32 does: centre first.
+    features = jnp.asarray(features, cond.weights.dtype)
+    centred = features - features.mean(axis=0, keepdims=True)
+    means = jnp.einsum("sgn,nd->sgd", cond.weights, centred, precision="highest")
+    gaps = jnp.einsum("cg,sgd->scd", rows, means, precision="highest")
+    empty = (rows != 0) @ (~cond.occupied).T
+    comparable = empty.T.reshape(n_strata * rows.shape[0]) == 0
+    return jnp.where(comparable[:, None], gaps.reshape(-1, features.shape[1]), 0)
+
+
+def project_features(
+    features: Real[Array, "n d"], directions: Float[Array, "k d"]
+) -> Float[Array, "n d"]:
+    """Removes the directions from every sample: `x - Q Q' x`, Q a basis of them.
+
+    Fit any linear model on the result: its gaps along the directions are 0. Directions
+    come from the training part; use the same ones for test samples.
+
+    Args:
+        features: samples to transform, training or test.
+        directions: from `orthogonality.directions`.
+
+    Returns:
+        Features of the same shape; cost O(n d k + d k^2).
+
+    Raises:
+        ValueError: for input that is not finite.
+
+    Example:
+        >>> u = jnp.array([[1.0, 0.0]])
+        >>> project_features(jnp.array([[5.0, 2.0]]), u).tolist()
+        [[0.0, 2.0]]
+
+    References:
+        Donini et al., NeurIPS 2018, section 4, Eq. 13, as an orthogonal projection: the
+        form whose ridge solution equals the constrained one.
+    """
+    checks.check_finite(features, name="features")
+    return _remove(jnp.asarray(features, directions.dtype), directions)
+
+
+def project_weights(
+    coefficients: Float[Array, "*m d"], directions: Float[Array, "k d"]
+) -> Float[Array, "*m d"]:
+    """Removes the directions from a fitted linear model's coefficients.
+
+    The nearest coefficients that satisfy the constraint, without another fit. They do
+    not minimise the risk: prefer `solvers.fit_linear` where the data are at hand.
+
+    Args:
+        coefficients: one model or a batch of them.
+        directions: from `orthogonality.directions`.
+
+    Returns:
+        Coefficients of the same shape; cost O(m d k + d k^2).
+
+    Raises:
+        ValueError: for input that is not finite.
+
+    Example:
+        >>> project_weights(jnp.array([3.0, 4.0]), jnp.array([[0.0, 2.0]])).tolist()
+        [3.0, 0.0]
+    """
+    checks.check_finite(coefficients, name="coefficients")
+    return _remove(coefficients, directions)
+
+
+def eliminate_feature(
+    features: Real[Array, "n d"], directions: Float[Array, "k d"]
+) -> Float[Array, "n d"]:
+    """The paper's map: expresses one coordinate per direction through the others.
+
+    For one direction `u` with pivot `i = argmax |u|` a sample becomes
+    `x - x_i u / u_i`, whose coordinate i is 0: any model on the result, mapped back,
+    satisfies `<w, u> = 0`. Several directions are eliminated one after the other.
+
+    Args:
+        features: samples to transform, training or test.
+        directions: from `orthogonality.directions` on the training part.
+
+    Returns:
+        Features of the same shape, so that shapes stay static; the column of each pivot
+        is 0 (the paper drops it). A zero direction changes nothing. Cost O(n d k).
+
+    Raises:
+        ValueError: for input that is not finite.
+
+    Example:
+        >>> u = jnp.array([[2.0, 1.0]])
+        >>> eliminate_feature(jnp.array([[4.0, 3.0]]), u).tolist()
+        [[0.0, 1.0]]
+
+    References:
+        Donini et al., NeurIPS 2018, section 4, Eq. 13.
+    """
+    checks.check_finite(features, name="features")
+    checks.check_finite(directions, name="directions")
+    features = jnp.asarray(features, directions.dtype)
+    floor = _rank_tolerance(directions) * jnp.abs(directions).max(initial=0)
+    for row in range(directions.shape[0]):
+        direction = directions[row]
+        pivot = jnp.argmax(jnp.abs(direction))
+        # What earlier eliminations left of a dependent direction is rounding.
+        live = jnp.abs(direction[pivot]) > floor
+        ratio = jnp.where(live, direction / jnp.where(live, direction[pivot], 1), 0)
+        ratio = ratio.at[pivot].set(live.astype(ratio.dtype))
+        features = features - features[:, pivot][:, None] * ratio[None, :]
+        directions = directions - directions[:, pivot][:, None] * ratio[None, :]
+    return features
+
+
+def basis(directions: Float[Array, "k d"]) -> Float[Array, "r d"]:
+    """Orthonormal rows that span the directions, zero rows where rank is missing.
+
+    Example:
+        >>> jnp.abs(basis(jnp.array([[0.0, 3.0], [0.0, 1.0]]))).round(3).tolist()
+        [[0.0, 1.0], [0.0, 0.0]]
+    """
+    _, singular, rows = jnp.linalg.svd(directions, full_matrices=False)
+    tolerance = _rank_tolerance(directions) * singular.max(initial=0)
+    return jnp.where((singular > tolerance)[:, None], rows, 0)
+
+
+def _remove(vectors: Array, directions: Array) -> Array:
+    checks.check_finite(directions, name="directions")
+    rows = basis(directions)
+    for _ in range(2):  # once more, for what rounding left (Kahan: twice is enough)
+        along = jnp.matmul(vectors, rows.T, precision="highest")
+        vectors = vectors - jnp.matmul(along, rows, precision="highest")
+    return vectors
+
+
+def _rank_tolerance(directions: Array) -> float:
+    return max(directions.shape) * float(jnp.finfo(directions.dtype).eps)

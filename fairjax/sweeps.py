@@ -1,0 +1,558 @@
+"""Sweeps: grids of hyper-parameters as data, run by one compiled program.
+
+A point is a pytree of scalars, a grid is the same pytree with a leading axis. How a
+function of one point becomes a function of many is a choice, and a choice is a
+function: `vmapped`, `mapped`, `batched`, or your own. `run` adds what a long sweep
+needs around it: chunks, progress, resume, and failed points that stay alone.
+
+Bind data with `jax.tree_util.Partial(fn, data)`: they become arguments of the program,
+not constants inside it, and a checkpoint tells when they have changed.
+"""
+
+import contextlib
+import functools
+import hashlib
+import io
+import json
+import operator
+import os
+import pathlib
+import uuid
+from collections.abc import Callable, Iterator
+from typing import IO, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree, Real
+
+from . import checks
+
+PointFunction = Callable[..., Any]
+Strategy = Callable[[PointFunction], PointFunction]
+Progress = Callable[[int, int], None]
+
+
+class SweepResult(NamedTuple):
+    """What `run` returns; axis 0 of every array has one entry per point, in order.
+
+    Attributes:
+        points: the grid, as arrays.
+        values: what the function returned, stacked.
+        finite: False where a floating value of the point is NaN or infinite.
+    """
+
+    points: PyTree
+    values: PyTree
+    finite: Bool[Array, " m"]
+
+
+def vmapped(fn: PointFunction) -> PointFunction:
+    """All points at once, in lockstep: for accelerators; memory grows with m.
+
+    Example:
+        >>> vmapped(jnp.square)(jnp.array([1.0, 2.0])).tolist()
+        [1.0, 4.0]
+    """
+    return jax.vmap(fn)
+
+
+def mapped(fn: PointFunction) -> PointFunction:
+    """One point after another inside one program: for CPUs; memory of one point.
+
+    Example:
+        >>> mapped(jnp.square)(jnp.array([1.0, 2.0])).tolist()
+        [1.0, 4.0]
+    """
+    return functools.partial(jax.lax.map, fn)
+
+
+def batched(fn: PointFunction) -> PointFunction:
+    """For a function that takes a batch of points already, as the linear solver does.
+
+    Example:
+        >>> batched(jnp.cumsum)(jnp.array([1.0, 2.0])).tolist()
+        [1.0, 3.0]
+    """
+    return fn
+
+
+def grid(**axes: Any) -> dict[str, Array]:
+    """Cartesian product of named axes; the last one varies fastest.
+
+    Args:
+        **axes: one-dimensional, numbers; infinity is allowed, NaN is not.
+
+    Returns:
+        One array of shape (m,) per axis, m the product of the lengths.
+
+    Raises:
+        ValueError: for no axis, an empty one, NaN, or a number that JAX's present
+            precision cannot hold.
+
+    Example:
+        >>> points = grid(lam=[0.0, 1.0], seed=[3, 4])
+        >>> points["lam"].tolist(), points["seed"].tolist()
+        ([0.0, 0.0, 1.0, 1.0], [3, 4, 3, 4])
+    """
+    if not axes:
+        raise ValueError("`grid` needs an axis, for example `grid(lam=[0.1, 1.0])`.")
+    columns = {}
+    for name, axis in axes.items():
+        values = np.asarray(axis)
+        if values.ndim != 1 or values.size == 0:
+            raise ValueError(
+                f"`{name}` must be a list of at least one value, but has shape "
+                f"{values.shape}. Write a fixed value as [value]."
+            )
+        if values.dtype.kind not in "fiub" or np.isnan(values).any():
+            raise ValueError(
+                f"`{name}` must hold numbers and no NaN, but is {values.tolist()}."
+            )
+        with np.errstate(over="ignore"):
+            columns[name] = np.asarray(jnp.asarray(values))
+        held = np.isclose(columns[name].astype(float), values, rtol=1e-6, atol=0)
+        if not held.all():
+            raise ValueError(
+                f"`{name}` holds {values[~held][0]}, which {columns[name].dtype} "
+                f"cannot. Rescale it, or set `jax_enable_x64`."
+            )
+    product = np.meshgrid(*columns.values(), indexing="ij")
+    return {k: jnp.asarray(v.ravel()) for k, v in zip(columns, product, strict=True)}
+
+
+def run(
+    fn: PointFunction,
+    points: PyTree,
+    *,
+    strategy: Strategy | None = None,
+    chunk: int | None = None,
+    progress: Progress | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    tag: str = "",
+) -> SweepResult:
+    """Evaluates a function at every point of a grid, compiling it once.
+
+    Args:
+        fn: one point to a pytree of arrays of static shape (under `batched`: a batch
+            of points to arrays that keep its leading axis). Bind data with
+            `jax.tree_util.Partial`.
+        points: pytree of arrays with the same leading axis m, as `grid` returns.
+        strategy: `vmapped`, `mapped`, `batched` or any function like them. When
+            absent: `mapped` on CPUs, where lockstep wins nothing, else `vmapped`.
+        chunk: points per call, static; all of them when absent. The last chunk is
+            filled up with copies of the last point, which are dropped again.
+        progress: called as `progress(done, total)` after each chunk; `progress_bar`.
+        checkpoint: a directory. Every chunk is saved there, whole or not at all, and
+            found again by a later run: its results are the same bit for bit.
+        tag: whatever else the results depend on, such as a version of `fn`; a
+            checkpoint under another tag is refused.
+
+    Returns:
+        The stacked values; a point that fails numerically is flagged in `finite` and
+        leaves the others as they are. Cost: one trace, one compilation, and
+        ceil(m / chunk) calls, each brought to the host.
+
+    Raises:
+        ValueError: for points without a common leading axis, a chunk below 1, results
+            that do not keep the batch axis, a call from inside `jit`, or a checkpoint
+            that belongs to another sweep. Exceptions in `fn` pass through.
+
+    Example:
+        >>> result = run(lambda p: 1 / p["lam"], grid(lam=[0.0, 2.0]), chunk=1)
+        >>> result.values.tolist(), result.finite.tolist()
+        ([inf, 0.5], [False, True])
+    """
+    if not checks.concrete(points, fn if isinstance(fn, Partial) else None):
+        raise ValueError(
+            "`run` works from the host, chunk by chunk. Inside `jit`, call "
+            "`sweeps.mapped(fn)(points)` or `sweeps.vmapped(fn)(points)`."
+        )
+    points, m = _as_points(points)
+    size = m if chunk is None else min(_as_count(chunk, name="chunk", least=1), m)
+    if strategy is None:
+        strategy = mapped if jax.default_backend() == "cpu" else vmapped
+    bound = jax.device_put(fn if isinstance(fn, Partial) else Partial(fn))
+
+    def batch_at(start: int) -> PyTree:
+        rows = np.minimum(np.arange(start, start + size), m - 1)
+        return jax.tree.map(lambda leaf: leaf[rows], points)
+
+    program = jax.jit(lambda bound, batch: strategy(bound)(batch))
+    traced = program.trace(bound, batch_at(0))
+    _check_results(traced.out_info, size=size)
+    identity = ""
+    if checkpoint is not None:
+        checkpoint = pathlib.Path(checkpoint)
+        manifest = {"chunk": str(size), "tag": tag}
+        manifest["strategy"] = getattr(strategy, "__name__", type(strategy).__name__)
+        manifest |= _describe("points", points)
+        manifest |= _describe("data", bound.args) | _describe("data", bound.keywords)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(traced.out_info):
+            manifest[f"results{jax.tree_util.keystr(path)}"] = _form(leaf)
+        identity = _claim(checkpoint, manifest)
+
+    compiled = None
+    chunks = []
+    for number, start in enumerate(range(0, m, size)):
+        file = checkpoint and checkpoint / f"chunk-{number:05d}.npz"
+        stamp = f"{identity}-{number}"
+        values = _load(file, stamp, traced.out_info) if file else None
+        if values is None:
+            compiled = compiled or traced.lower().compile()
+            values = jax.device_get(compiled(bound, batch_at(start)))
+            if file:
+                _store(file, stamp, values)
+        chunks.append(values)
+        if progress:
+            progress(min(start + size, m), m)
+    values = jax.tree.map(lambda *v: jnp.asarray(np.concatenate(v)[:m]), *chunks)
+    finite = [
+        jnp.isfinite(leaf).all(axis=tuple(range(1, leaf.ndim)))
+        for leaf in jax.tree.leaves(values)
+        if jnp.issubdtype(leaf.dtype, jnp.inexact)
+    ]
+    ok = functools.reduce(jnp.logical_and, finite, jnp.ones(m, bool))
+    return SweepResult(jax.tree.map(jnp.asarray, points), values, ok)
+
+
+@contextlib.contextmanager
+def progress_bar(description: str = "sweep") -> Iterator[Progress]:
+    """Yields a `progress` callable that draws a bar with the time left on stderr.
+
+    It draws nothing when stderr is no terminal or rich is not installed.
+
+    Example:
+        >>> with progress_bar("lam") as progress:
+        ...     _ = run(jnp.sqrt, jnp.arange(4.0), chunk=2, progress=progress)
+    """
+    try:
+        from rich.console import Console
+        from rich.progress import Progress as Bar
+    except ImportError:
+        yield lambda done, total: None
+        return
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda done, total: None
+        return
+    with Bar(console=console) as bar:
+        task = bar.add_task(description, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def pareto_front(
+    quality: Float[ArrayLike, " m"], unfairness: Float[ArrayLike, " m"]
+) -> Bool[Array, " m"]:
+    """Which points no other point beats: at least as good in both, better in one.
+
+    Args:
+        quality: more is better, such as accuracy.
+        unfairness: less is better, such as a gap.
+
+    Returns:
+        The mask of the front. Of identical points only the first is on it; a point
+        with a NaN or an infinity never is. One sort, O(m log m).
+
+    Raises:
+        ValueError: for no points, or shapes that differ.
+
+    Example:
+        >>> pareto_front(
+        ...     jnp.array([0.9, 0.8, 0.7]), jnp.array([0.2, 0.1, 0.1])).tolist()
+        [True, True, False]
+    """
+    quality, unfairness = _as_columns(quality=quality, unfairness=unfairness)
+    finite = jnp.isfinite(quality) & jnp.isfinite(unfairness)
+    quality = jnp.where(finite, quality, -jnp.inf)
+    unfairness = jnp.where(finite, unfairness, jnp.inf)
+    order = jnp.lexsort((-quality, unfairness))
+    # Everything earlier in this order is at least as fair: only a new record counts.
+    record = jax.lax.cummax(quality[order])
+    before = jnp.concatenate([jnp.full(1, -jnp.inf, quality.dtype), record[:-1]])
+    return jnp.zeros(quality.shape, bool).at[order].set(quality[order] > before)
+
+
+def select(
+    accuracy: Float[ArrayLike, " m"],
+    unfairness: Float[ArrayLike, " m"],
+    *,
+    keep: float | Float[ArrayLike, ""] = 0.9,
+    valid: Bool[ArrayLike, " m"] | None = None,
+) -> Int[Array, ""]:
+    """P1's validation procedure: the least unfair of the accurate settings.
+
+    1. Keep the settings with `accuracy >= keep * max(accuracy)`.
+    2. Take the least unfair of them; of ties the most accurate, then the first.
+
+    Args:
+        accuracy: cross-validated, in [0, 1]; average over folds first.
+        unfairness: cross-validated, less is better.
+        keep: the share of the best accuracy that is good enough, in (0, 1].
+        valid: False for settings to leave out, for example those not converged.
+
+    Returns:
+        Its index. Points with a NaN or an infinity are never chosen. Inside `jit`,
+        which cannot raise, -1 means that no point can be chosen. Cost O(m).
+
+    Raises:
+        ValueError: for no points, shapes that differ, `keep` outside (0, 1], or
+            when no point can be chosen, none having an accuracy >= 0.
+
+    Example:
+        >>> select(jnp.array([0.9, 0.85, 0.5]), jnp.array([0.2, 0.1, 0.0])).item()
+        1
+
+    References:
+        Donini et al., NeurIPS 2018, section 5: the two-step validation procedure.
+    """
+    accuracy, unfairness = _as_columns(accuracy=accuracy, unfairness=unfairness)
+    able = jnp.isfinite(accuracy) & jnp.isfinite(unfairness)
+    if valid is not None:
+        checks.check_length(valid, n=accuracy.shape[0], name="valid", to="accuracy")
+        able = able & jnp.asarray(valid)
+    if checks.concrete(keep) and not 0 < float(np.asarray(keep)) <= 1:
+        raise ValueError(f"`keep` must be in (0, 1], but is {keep}. The paper has 0.9.")
+    best = jnp.max(jnp.where(able, accuracy, -jnp.inf))
+    if checks.concrete(best) and not best >= 0:
+        raise ValueError(
+            f"none of the {able.size} points can be chosen: each has a NaN, an "
+            f"infinity or a negative accuracy, or is not `valid`. Widen the grid or "
+            f"loosen `valid`; accuracy is a share, such as 1 - normalised error."
+        )
+    able = able & (best >= 0) & (accuracy >= jnp.asarray(keep, best.dtype) * best)
+    least = jnp.min(jnp.where(able, unfairness, jnp.inf))
+    chosen = jnp.argmax(jnp.where(able & (unfairness == least), accuracy, -jnp.inf))
+    return jnp.where(able.any(), chosen, -1)
+
+
+def folds(
+    labels: Real[ArrayLike, " n"] | Bool[ArrayLike, " n"],
+    groups: Int[ArrayLike, " n"] | Bool[ArrayLike, " n"],
+    *,
+    n_folds: int,
+    key: PRNGKeyArray,
+) -> Int[Array, " n"]:
+    """Random folds, stratified on label and group together.
+
+    Samples are put in order of group and label, at random inside each such cell, and
+    dealt out like cards: fold sizes differ by at most 1 in every cell and overall.
+
+    Args:
+        labels: classes; real labels are spread along their order in each group.
+        groups: codes.
+        n_folds: static, from 2 to n.
+        key: decides who goes where inside a cell.
+
+    Returns:
+        The fold of each sample, in `[0, n_folds)`. Cost O(n log n).
+
+    Raises:
+        ValueError: for shapes that differ, labels that are not finite, or a number
+            of folds below 2 or above n.
+
+    Example:
+        >>> labels, groups = jnp.array([1, 1, 0, 0]), jnp.zeros(4, int)
+        >>> codes = folds(labels, groups, n_folds=2, key=jax.random.key(0))
+        >>> sorted(codes[labels == 1].tolist())
+        [0, 1]
+
+    References:
+        Kohavi, *A study of cross-validation and bootstrap*, IJCAI 1995.
+    """
+    labels, groups = _as_columns(labels=labels, groups=groups)
+    n = labels.shape[0]
+    checks.check_finite(labels, name="labels")
+    n_folds = _as_count(n_folds, name="n_folds", least=2, most=n)
+    shuffled = jax.random.permutation(key, n)
+    order = jnp.lexsort((shuffled, labels, groups))
+    dealt = jnp.arange(n, dtype=jnp.int32) % n_folds
+    return jnp.zeros(n, jnp.int32).at[order].set(dealt)
+
+
+def cross_validate(
+    fn: PointFunction,
+    fold_codes: Int[ArrayLike, " n"],
+    *,
+    n_folds: int,
+    progress: Progress | None = None,
+) -> PyTree:
+    """Calls `fn(train, validation)` once per fold; one program serves all folds.
+
+    A fold is a pair of masks, so shapes never change: fit with `weights=train` and
+    score with `weights=validation`. Grids go inside: `mapped(...)(points)` in `fn`
+    gives (n_folds, m) tables. Where chunks or a checkpoint are wanted, make the fold
+    an axis instead: `run(fn, grid(fold=range(n_folds), lam=...))`.
+
+    Args:
+        fn: two boolean masks (n,) to a pytree of arrays; it is traced once. Bind data
+            with `jax.tree_util.Partial`.
+        fold_codes: from `folds`; each of `[0, n_folds)` must occur.
+        n_folds: static.
+        progress: called as `progress(done, n_folds)` after each fold.
+
+    Returns:
+        The values of `fn`, stacked on a new axis 0 of length `n_folds`.
+
+    Raises:
+        ValueError: for codes out of range, an empty fold, or fewer than 2 folds.
+
+    Example:
+        >>> codes = jnp.array([0, 1, 1])
+        >>> cross_validate(
+        ...     lambda train, validation: validation.sum(), codes, n_folds=2).tolist()
+        [1, 2]
+    """
+    n = np.shape(fold_codes)[0]
+    n_folds = _as_count(n_folds, name="n_folds", least=2, most=n)
+    checks.check_groups(fold_codes, n_groups=n_folds, name="fold_codes")
+    if checks.concrete(fold_codes):
+        sizes = np.bincount(np.asarray(fold_codes), minlength=n_folds)
+        if not sizes.all():
+            raise ValueError(
+                f"every fold needs a sample, but fold {int(np.argmin(sizes))} of "
+                f"{n_folds} has none. Make the codes with `sweeps.folds`."
+            )
+    codes = jnp.asarray(fold_codes)
+    bound = jax.device_put(fn if isinstance(fn, Partial) else Partial(fn))
+    one = jax.jit(lambda bound, codes, fold: bound(codes != fold, codes == fold))
+    values = []
+    for fold in range(n_folds):
+        values.append(one(bound, codes, jnp.asarray(fold, codes.dtype)))
+        if progress:
+            jax.block_until_ready(values[-1])
+            progress(fold + 1, n_folds)
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *values)
+
+
+def _as_count(value: object, *, name: str, least: int, most: int | None = None) -> int:
+    try:
+        count = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        count = least - 1
+    if count < least or (most is not None and count > most):
+        above = "" if most is None else f" and at most {most}, the number of samples"
+        raise ValueError(
+            f"`{name}` must be an integer of at least {least}{above}, but is {value}."
+        )
+    return count
+
+
+def _as_columns(**columns: ArrayLike) -> list[Array]:
+    shapes = {name: np.shape(column) for name, column in columns.items()}
+    if len(set(shapes.values())) > 1 or any(
+        len(shape) != 1 or shape == (0,) for shape in shapes.values()
+    ):
+        raise ValueError(
+            f"{' and '.join(f'`{name}`' for name in columns)} must have one shape (n,) "
+            f"with n of at least 1, but the shapes are {list(shapes.values())}."
+        )
+    return [jnp.asarray(column) for column in columns.values()]
+
+
+def _as_points(points: PyTree) -> tuple[PyTree, int]:
+    leaves = jax.tree.leaves(points)
+    lengths = {np.shape(leaf)[:1] for leaf in leaves}
+    if len(lengths) != 1 or lengths & {(), (0,)}:
+        raise ValueError(
+            f"`points` must be arrays with one leading axis in common, at least 1 "
+            f"long, but the shapes are {[np.shape(leaf) for leaf in leaves]}. Make "
+            f"them with `sweeps.grid`."
+        )
+    arrays = jax.tree.map(jnp.asarray, points)
+    host = jax.tree.map(lambda x: x if _is_key(x) else np.asarray(x), arrays)
+    return host, lengths.pop()[0]
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _check_results(info: PyTree, *, size: int) -> None:
+    shapes = [leaf.shape for leaf in jax.tree.leaves(info)]
+    if not shapes or any(shape[:1] != (size,) for shape in shapes):
+        raise ValueError(
+            f"a batch of {size} points must give arrays with leading axis {size}, but "
+            f"the shapes are {shapes}. Under `sweeps.batched`, `fn` takes the batch; "
+            f"otherwise it takes one point and returns at least one array."
+        )
+
+
+def _form(leaf: Any) -> str:
+    return f"{leaf.dtype}{list(leaf.shape)}"
+
+
+def _describe(name: str, tree: PyTree) -> dict[str, str]:
+    lines = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        plain = np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+        digest = hashlib.sha256(np.ascontiguousarray(plain).tobytes()).hexdigest()
+        lines[name + jax.tree_util.keystr(path)] = f"{_form(leaf)} sha256:{digest}"
+    return lines
+
+
+def _claim(directory: pathlib.Path, manifest: dict[str, str]) -> str:
+    """Returns the identity of this sweep, or raises if another one lives there."""
+    file = directory / "sweep.json"
+    text = json.dumps(manifest, indent=1, sort_keys=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        found = json.loads(file.read_bytes()) if file.exists() else None
+    except OSError as error:
+        raise ValueError(
+            f"`checkpoint` must be a directory that can be written: {error}."
+        ) from error
+    except ValueError:
+        found = None  # Damaged; the stamp inside each chunk still tells whose it is.
+    if isinstance(found, dict) and found != manifest:
+        names = sorted(manifest.keys() | found.keys())
+        differ = "; ".join(
+            f"{name} is {found.get(name, 'absent')} there, "
+            f"{manifest.get(name, 'absent')} here"
+            for name in names
+            if found.get(name) != manifest.get(name)
+        )
+        raise ValueError(
+            f"`checkpoint` {directory} holds another sweep: {differ}. Name another "
+            f"directory, or delete this one to start afresh."
+        )
+    if found is None:
+        _write_whole(file, lambda stream: stream.write(text.encode()))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _store(file: pathlib.Path, stamp: str, values: PyTree) -> None:
+    leaves = {f"leaf{i}": leaf for i, leaf in enumerate(jax.tree.leaves(values))}
+    _write_whole(file, lambda s: np.savez(s, stamp=np.asarray(stamp), **leaves))
+
+
+def _load(file: pathlib.Path, stamp: str, info: PyTree) -> PyTree | None:
+    """The values of a chunk; None unless the file is there, whole and ours."""
+    expected, structure = jax.tree.flatten(info)
+    try:
+        with np.load(io.BytesIO(file.read_bytes())) as stored:
+            if stored["stamp"] != stamp:
+                return None
+            leaves = [stored[f"leaf{i}"] for i in range(len(expected))]
+    except Exception:  # A damaged archive raises almost anything; recompute it.
+        return None
+    # NumPy saves bfloat16 and its like as bare bytes.
+    leaves = [
+        leaf.view(want.dtype) if leaf.dtype.kind == "V" else leaf
+        for leaf, want in zip(leaves, expected, strict=True)
+    ]
+    same = [_form(leaf) for leaf in leaves] == [_form(want) for want in expected]
+    return jax.tree.unflatten(structure, leaves) if same else None
+
+
+def _write_whole(file: pathlib.Path, write: Callable[[IO[bytes]], object]) -> None:
+    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
+    try:
+        with open(temporary, "xb") as stream:
+            write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)

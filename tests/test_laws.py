@@ -1,0 +1,202 @@
+"""Laws that every member of a family obeys; members are discovered, not listed.
+
+A public function joins its family by living in the family's module. Its arguments are
+filled in by name from `problem`; a function with a new argument word fails
+`test_arguments_are_known` until the word is added to `arguments`.
+"""
+
+import collections
+import functools
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fairjax import erm, metrics, notions, penalties
+
+N, N_GROUPS, N_STRATA = 24, 3, 2
+# Functions that every family is known to have: discovery must find at least these.
+FAMILIES = {
+    notions: {"conditional_parity", "demographic_parity", "equal_opportunity"},
+    penalties: {"mean_gap", "risk_gap"},
+    metrics: {"accuracy", "group_means", "ks_distance", "max_gap", "wasserstein"},
+}
+# `intersect` joins codes and has no distribution to return; `bootstrap` is random.
+OUTSIDE = {"intersect", "bootstrap"}
+# Accuracies, means and ratios are not distances, so equal groups do not make them 0.
+NOT_A_GAP = {
+    "accuracy",
+    "audit",
+    "balanced_accuracy",
+    "group_means",
+    "min_ratio",
+}
+
+
+def problem(rng, n=N):
+    """Samples in every cell, with one array per argument word."""
+    return {
+        "scores": rng.normal(size=n).astype(np.float32),
+        "values": rng.exponential(size=n).astype(np.float32),
+        "decisions": rng.integers(2, size=n),
+        "labels": np.arange(n) % 2,
+        "strata": np.arange(n) % 2,
+        "groups": np.arange(n) // 2 % N_GROUPS,
+        "weights": rng.uniform(0.5, 2, size=n).astype(np.float32),
+    }
+
+
+def arguments(function, data):
+    """Fills in the arguments of `function` by name."""
+    known = data | {"n_groups": N_GROUPS, "n_strata": N_STRATA, "loss": erm.logistic}
+    names = inspect.signature(function).parameters
+    if "cond" in names:
+        known["cond"] = notions.equalized_odds(
+            data["groups"], data["labels"], n_groups=N_GROUPS, weights=data["weights"]
+        )
+    return {name: known[name] for name in names if name in known}
+
+
+def evaluate(function, data):
+    """The value of a member, for a notion what it says about some values."""
+    data = jax.tree.map(jnp.asarray, data)
+    value = function(**arguments(function, data))
+    if isinstance(value, notions.Conditionals):
+        return metrics.group_means(data["values"], value), value.occupied
+    return value
+
+
+def members(module):
+    return [
+        function
+        for name, function in vars(module).items()
+        if inspect.isfunction(function)
+        and function.__module__ == module.__name__
+        and not name.startswith("_")
+        and name not in OUTSIDE
+    ]
+
+
+EVERYONE = [function for module in FAMILIES for function in members(module)]
+every_member = pytest.mark.parametrize(
+    "function", EVERYONE, ids=lambda f: f"{f.__module__.split('.')[-1]}.{f.__name__}"
+)
+
+
+TRACES = collections.Counter()
+
+
+@functools.cache
+def jitted(function):
+    def traced(data):
+        TRACES[function] += 1
+        return evaluate(function, data)
+
+    return jax.jit(traced)
+
+
+def assert_close(found, expected, atol=2e-6):
+    def compare(a, b):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=atol)
+
+    jax.tree.map(compare, found, expected)
+
+
+@pytest.mark.parametrize("module", FAMILIES)
+def test_discovery_finds_the_known_members(module):
+    names = {function.__name__ for function in members(module)}
+    assert names >= FAMILIES[module]
+    if module is notions:
+        returned = {inspect.signature(f).return_annotation for f in members(module)}
+        assert returned == {notions.Conditionals}
+
+
+@every_member
+def test_arguments_are_known(function, rng):
+    required = {
+        name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.default is inspect.Parameter.empty
+    }
+    assert required <= set(arguments(function, problem(rng)))
+
+
+@every_member
+def test_jit_equals_eager_with_one_trace(function, rng):
+    jitted(function)(problem(rng))
+    before = TRACES[function]
+    for _ in range(3):
+        data = problem(rng)
+        assert_close(jitted(function)(data), evaluate(function, data))
+    assert TRACES[function] == before > 0
+
+
+@every_member
+def test_mapped_and_masked_equals_each_subset(function, rng):
+    if not {"cond", "weights"} & set(inspect.signature(function).parameters):
+        pytest.fail("no way in for sample weights: neither `cond` nor `weights`")
+    subsets, padded = [problem(rng) for _ in range(3)], []
+    for data in subsets:
+        extra = problem(rng) | {"weights": np.zeros(N, np.float32)}
+        order = rng.permutation(2 * N)
+        padded.append({w: np.append(data[w], extra[w])[order] for w in data})
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *padded)
+    mapped = jax.vmap(jitted(function))(stacked)
+    looped = [jitted(function)(data) for data in subsets]
+    assert_close(mapped, jax.tree.map(lambda *leaves: jnp.stack(leaves), *looped))
+
+
+@every_member
+def test_order_of_samples_does_not_matter(function, rng):
+    data, order = problem(rng), rng.permutation(N)
+    shuffled = {word: array[order] for word, array in data.items()}
+    assert_close(jitted(function)(shuffled), jitted(function)(data))
+
+
+@every_member
+def test_names_of_groups_do_not_matter(function, rng):
+    data, codes = problem(rng), np.array([2, 0, 1])
+    renamed = data | {"groups": codes[data["groups"]]}
+    found = jitted(function)(renamed)
+
+    def back(leaf):
+        """The last axis of a value that is not a scalar is the group."""
+        return leaf[..., codes] if jnp.ndim(leaf) else leaf
+
+    assert_close(jax.tree.map(back, found), jitted(function)(data))
+
+
+@every_member
+def test_gradients_are_finite_with_and_without_ties(function, rng):
+    words = {"scores", "values", "weights"}
+    if function.__name__ == "audit":
+        pytest.skip("made of other members")
+
+    @jax.jit
+    @jax.grad
+    def slopes(smooth, data):
+        leaves = jax.tree.leaves(evaluate(function, data | smooth))
+        return sum(leaf.astype(float).sum() for leaf in leaves)
+
+    data = problem(rng)
+    smooth = {word: data[word] for word in words}
+    for point in (smooth, jax.tree.map(np.ones_like, smooth)):
+        for slope in slopes(point, data).values():
+            assert np.isfinite(slope).all()
+
+
+@every_member
+def test_equal_groups_have_no_gap(function, rng):
+    if function in members(notions) or function.__name__ in NOT_A_GAP:
+        pytest.skip("not a distance between groups")
+    block = problem(rng, n=N // N_GROUPS)
+    data = {word: np.tile(array, N_GROUPS) for word, array in block.items()}
+    data["groups"] = np.repeat(np.arange(N_GROUPS), N // N_GROUPS)
+    assert_close(jitted(function)(data), 0.0)
+    unequal = data | {
+        word: data[word] + data["groups"].astype(np.float32)
+        for word in ("scores", "values")
+    }
+    assert jitted(function)(unequal) > 1e-3

@@ -1,0 +1,186 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from fairjax import plots
+
+matplotlib = pytest.importorskip("matplotlib")
+
+
+@pytest.fixture
+def panel():
+    """Four points of a front, one beaten, one not converged, one not finite."""
+    return plots.Frontier(
+        unfairness=np.array([0.3, 0.0, 0.1, 0.2, 0.2, 0.15, np.nan], np.float32),
+        accuracy=np.array([0.85, 0.7, 0.8, 0.84, 0.75, 0.6, 0.9], np.float32),
+        front=np.array([True, True, True, True, False, False, False]),
+        selected=2,
+        unconstrained=0,
+        converged=np.array([True, True, True, True, True, False, True]),
+        label="gap on test [0-1]",
+        heading="Adult",
+    )
+
+
+def drawn(ax):
+    """The data of each series under its name in the legend."""
+    return {
+        line.get_label(): np.asarray(line.get_xydata(), np.float32).tolist()
+        for line in ax.get_lines()
+    }
+
+
+def pairs(panel, *rows):
+    return [[panel.unfairness[i].item(), panel.accuracy[i].item()] for i in rows]
+
+
+def test_every_point_is_drawn_once_under_its_kind(panel):
+    (ax,) = plots.frontier(panel).axes
+    assert drawn(ax) == {
+        "Pareto front": pairs(panel, 1, 2, 3, 0),
+        "selected": pairs(panel, 2),
+        "without fairness": pairs(panel, 0),
+        "other settings": pairs(panel, 4),
+        "not converged": pairs(panel, 5),
+    }
+
+
+def test_axes_say_what_they_measure(panel):
+    figure = plots.frontier([panel, panel._replace(label="other")], title="Linear")
+    first, second = figure.axes
+    assert first.get_xlabel() == "gap on test [0-1]"
+    assert second.get_xlabel() == "other"
+    assert first.get_ylabel() == "test accuracy [share of correct decisions]"
+    assert second.get_ylabel() == ""
+    assert first.get_title(loc="left") == "Adult - 1 of 7 fits not finite"
+    assert figure.get_suptitle() == "Linear"
+    assert first.get_ylim() == second.get_ylim()
+
+
+def test_the_legend_names_what_occurs_and_each_only_once(panel):
+    quiet = panel._replace(selected=-1, converged=np.ones(7, bool))
+    (legend,) = plots.frontier([quiet, quiet]).legends
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names == ["Pareto front", "without fairness", "other settings"]
+    (legend,) = plots.frontier([quiet, panel]).legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "Pareto front",
+        "selected",
+        "without fairness",
+        "other settings",
+        "not converged",
+    ]
+
+
+def test_kinds_differ_without_colour(panel):
+    (ax,) = plots.frontier(panel).axes
+    looks = {
+        (line.get_marker(), line.get_markerfacecolor() == "none", line.get_linestyle())
+        for line in ax.get_lines()
+    }
+    assert len(looks) == 5
+
+
+def test_an_unconverged_point_of_the_front_is_a_cross_not_a_dot(panel):
+    (ax,) = plots.frontier(panel._replace(converged=np.arange(7) != 3)).axes
+    lines = {line.get_label(): line for line in ax.get_lines()}
+    assert lines["Pareto front"].get_markevery() == [True, True, False, True]
+    assert drawn(ax)["not converged"] == pairs(panel, 3)
+
+
+def test_jax_arrays_are_welcome(panel):
+    jax = pytest.importorskip("jax")
+    arrays = plots.Frontier(*jax.tree.map(jax.numpy.asarray, tuple(panel)[:6]))
+    (ax,) = plots.frontier(arrays).axes
+    assert drawn(ax)["selected"] == pairs(panel, 2)
+
+
+def test_a_single_perfectly_fair_point_can_be_drawn(tmp_path):
+    one = np.ones(1, bool)
+    lone = plots.Frontier(np.zeros(1), np.full(1, 0.5), one, 0, -1, one)
+    plots.save(plots.frontier(lone), tmp_path / "one.png")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"accuracy": np.zeros(3)}, "`accuracy` must have as many entries"),
+        ({"front": np.ones(2, bool)}, "`front` must have as many entries"),
+        ({"converged": np.ones(8, bool)}, "`converged` must have as many entries"),
+        ({"accuracy": np.full(7, np.nan)}, "none of the 7 points has a finite"),
+        ({"selected": 7}, "`selected` must be the index of one of the 7 points"),
+        ({"unconstrained": -2}, "`unconstrained` must be the index"),
+    ],
+)
+def test_frontier_refuses(change, message, panel):
+    with pytest.raises(ValueError, match=message):
+        plots.frontier(panel._replace(**change))
+
+
+def test_frontier_needs_a_panel():
+    with pytest.raises(ValueError, match="at least one `Frontier`"):
+        plots.frontier([])
+
+
+def test_a_missing_matplotlib_is_named(panel, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r"fairjax\[plot\]"):
+        plots.frontier(panel)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "start"),
+    [("png", b"\x89PNG"), ("PNG", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml")],
+)
+def test_save_writes_the_format_of_the_suffix(suffix, start, panel, tmp_path):
+    path = tmp_path / f"frontier.{suffix}"
+    path.write_bytes(b"older")
+    plots.save(plots.frontier(panel), str(path))
+    assert path.read_bytes().startswith(start)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_picture_that_fails_half_way_leaves_the_older_one(
+    panel, tmp_path, monkeypatch
+):
+    path = tmp_path / "frontier.png"
+    path.write_bytes(b"older")
+    figure = plots.frontier(panel)
+
+    def fail(stream, **_):
+        stream.write(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(figure, "savefig", fail)
+    with pytest.raises(ValueError, match="cannot be written: disk full"):
+        plots.save(figure, path)
+    assert path.read_bytes() == b"older"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("frontier", r"must end in one of .*\.png"),
+        ("frontier.doc", r"must end in one of .*\.png"),
+        ("nowhere/frontier.png", "Name a file in a directory"),
+    ],
+)
+def test_save_refuses(name, message, panel, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        plots.save(plots.frontier(panel), tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_importing_the_module_does_not_import_matplotlib_and_drawing_not_pyplot():
+    code = (
+        "import sys, numpy as np\n"
+        "from fairjax import plots\n"
+        "assert 'matplotlib' not in sys.modules\n"
+        "one = np.ones(1, bool)\n"
+        "plots.frontier(plots.Frontier(one * 0.1, one * 0.5, one, 0, 0, one))\n"
+        "assert 'matplotlib.pyplot' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
