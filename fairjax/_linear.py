@@ -3,7 +3,7 @@
 The problem, for every configuration of a batch, over coefficients w and intercept b:
 
     minimise  sum_i c_i loss(<w, x_i> + b, y_i) + ridge/2 |w|^2 + lam sum_k <w, u_k>^2
-    subject to  |<w, u_k>| <= tolerance_k.
+    subject to  lower_k <= <w, u_k> <= upper_k.
 
 *Metric.* Linear coordinates in which both the second moment of the features and the
 ridge are diagonal, for every ridge at once; badly scaled and collinear columns become
@@ -132,7 +132,8 @@ class Settings(NamedTuple):
     """The configuration, or a batch of them along the last axis."""
 
     ridge: Float[Array, "*m"]
-    tolerance: Float[Array, "k *m"]
+    lower: Float[Array, "k *m"]
+    upper: Float[Array, "k *m"]
     lam: Float[Array, "*m"]
 
 
@@ -285,9 +286,7 @@ def risk_slope(
 
     def block(design, labels, mass):
         scores = matmul(design, point)
-        return matmul(
-            design.T, mass[:, None] * loss.slope(scores, labels[:, None])
-        )
+        return matmul(design.T, mass[:, None] * loss.slope(scores, labels[:, None]))
 
     return over_blocks(problem, block)
 
@@ -310,18 +309,18 @@ def penalty(
 ) -> tuple[Float[Array, "*m"], Float[Array, "*m"]]:
     """Value of `sum_k psi_k(gaps_k)` and its Fenchel-Young slack at the multipliers.
 
-    `psi(t) = lam t^2` for `|t| <= tolerance`. The slack
-    `psi(t) + psi*(mu) - mu t >= 0` is what a wrong multiplier costs the certificate; a
-    violated bound is charged at the multiplier's price.
+    `psi(t) = lam t^2` between the bounds. The slack `psi(t) + psi*(mu) - mu t >= 0` is
+    what a wrong multiplier costs the certificate; a violated bound is charged at the
+    multiplier's price.
     """
-    lam, tolerance = settings.lam[None], settings.tolerance
-    inside = jnp.clip(gaps, -tolerance, tolerance)
-    best = jnp.abs(multipliers) / jnp.where(lam > 0, 2 * lam, 1)
-    free = jnp.where(lam > 0, best, jnp.where(multipliers == 0, 0, jnp.inf))
-    at = jnp.minimum(free, tolerance)
-    # No tolerance and no penalty leave no price: psi* is finite at 0 only.
+    lam, lower, upper = settings.lam[None], settings.lower, settings.upper
+    inside = jnp.clip(gaps, lower, upper)
+    free = multipliers / jnp.where(lam > 0, 2 * lam, 1)
+    bound = jnp.where(multipliers > 0, upper, lower)
+    at = jnp.where(lam > 0, jnp.clip(free, lower, upper), bound)
+    # Neither bound nor penalty: no price, and psi* is finite at 0 only.
     at = jnp.where(jnp.isfinite(at), at, 0)
-    conjugate = jnp.abs(multipliers) * at - lam * jnp.square(at)
+    conjugate = multipliers * at - lam * jnp.square(at)
     value = lam * jnp.square(gaps)
     slack = lam * jnp.square(inside) + conjugate - multipliers * inside
     charge = (multipliers * (gaps - inside)).sum(axis=0)
@@ -359,17 +358,17 @@ def resolve(
     descent for more. Changes, not values, are computed: near a solution they are tiny,
     and so is their rounding.
     """
-    tolerance, lam = settings.tolerance, settings.lam
+    lower, upper, lam = settings.lower, settings.upper, settings.lam
     own = jnp.diag(curvature)
     live = own > 0
 
     def update(k, carry):
         mu, gaps = carry
         free = gaps[k] + own[k] * mu[k]
-        gap = jnp.clip(free / (1 + 2 * lam * own[k]), -tolerance[k], tolerance[k])
+        gap = jnp.clip(free / (1 + 2 * lam * own[k]), lower[k], upper[k])
         change = jnp.where(live[k], (gaps[k] - gap) / jnp.where(live[k], own[k], 1), 0)
         # Inside the bounds and without penalty there is no price, to the last bit.
-        inert = (lam == 0) & (jnp.abs(free) <= tolerance[k])
+        inert = (lam == 0) & (lower[k] <= free) & (free <= upper[k])
         change = jnp.where(inert & live[k], -mu[k], change)
         return mu.at[k].add(change), gaps - curvature[k] * change
 
@@ -391,9 +390,7 @@ def resolve(
     return jax.lax.while_loop(unsettled, sweep, start)[0][0]
 
 
-resolve_batch = jax.vmap(
-    resolve, in_axes=(2, 1, 1, Settings(0, 1, 0)), out_axes=1
-)
+resolve_batch = jax.vmap(resolve, in_axes=(2, 1, 1, Settings(0, 1, 1, 0)), out_axes=1)
 
 
 def majorise(
@@ -471,9 +468,7 @@ def majorise(
         )
         least = jnp.where(lost, 4 * least, least)
         smoothness = jnp.maximum(smoothness, least)
-        point, multipliers, metric = step(
-            base, gradient, state.multipliers, smoothness
-        )
+        point, multipliers, metric = step(base, gradient, state.multipliers, smoothness)
         uphill = (metric * (base - point) * (point - state.point)).sum(axis=0) > 0
         kept = jnp.where(lost, best.point, state.point)
         new = state._replace(
@@ -593,7 +588,9 @@ def newton(
     def objective_along(scores, moves, point, move):
         def total(step):
             at = point + step * move
-            risk = (problem.mass * loss.value(scores + step * moves, problem.labels)).sum()
+            risk = (
+                problem.mass * loss.value(scores + step * moves, problem.labels)
+            ).sum()
             fairness, _ = penalty(
                 problem.directions @ at, jnp.zeros_like(start.multipliers), settings
             )
@@ -607,9 +604,7 @@ def newton(
         slopes = problem.mass * loss.slope(scores, problem.labels)
         pull = jnp.einsum("brp,br->p", problem.design, slopes, precision="highest")
         risk = (problem.mass * loss.value(scores, problem.labels)).sum()
-        objective, gap = certify(
-            problem, settings, rho, point, multipliers, risk, pull
-        )
+        objective, gap = certify(problem, settings, rho, point, multipliers, risk, pull)
         here = State(
             point,
             multipliers,
@@ -630,7 +625,7 @@ def newton(
             pull + rho * point,
             point,
             multipliers,
-            damping=10 * eps * jnp.trace(hessian),
+            damping=10 * eps * (jnp.trace(hessian) + problem.spectrum.sum()),
         )
         values = objective_along(scores, problem.design @ move, point, move)
         decrease = (pull + rho * point) @ move
@@ -648,7 +643,12 @@ def newton(
         count, _, _, best = carry
         return (count < max_iterations) & ~best.converged
 
-    first = (jnp.int32(0), start.point, start.multipliers, start._replace(gap=jnp.inf * start.gap))
+    first = (
+        jnp.int32(0),
+        start.point,
+        start.multipliers,
+        start._replace(gap=jnp.inf * start.gap),
+    )
     return jax.lax.while_loop(unfinished, body, first)[-1]
 
 
@@ -703,9 +703,7 @@ def interior_point(
         hinges = jnp.maximum(1 - margins, 0)
         risk = (mass * hinges).sum()
         # Fenchel-Young slack of every sample, in a form without cancellation.
-        slack = (
-            mass * (x.rest * hinges + x.alpha * jnp.maximum(margins - 1, 0))
-        ).sum()
+        slack = (mass * (x.rest * hinges + x.alpha * jnp.maximum(margins - 1, 0))).sum()
         objective, gap = certify(
             problem, settings, rho, x.point, x.multipliers, risk, pull, slack=slack
         )
@@ -914,9 +912,7 @@ def second_order(
     def one(chosen):
         setting = jax.tree.map(lambda a: a[..., chosen], settings)
         here = jax.tree.map(lambda a: a[..., chosen], state)
-        return jax.lax.cond(
-            here.converged, lambda _, here: here, refine, setting, here
-        )
+        return jax.lax.cond(here.converged, lambda _, here: here, refine, setting, here)
 
     found = jax.lax.map(one, jnp.arange(settings.ridge.shape[0]))
     found = jax.tree.map(lambda a: jnp.moveaxis(a, 0, -1), found)

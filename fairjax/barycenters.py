@@ -113,7 +113,7 @@ def fit_map(
     checks.check_length(groups, n=n, name="groups", to="scores")
     checks.check_groups(groups, n_groups=n_groups)
     checks.check_finite(scores, name="scores")
-    checks.check_nonnegative(sigma, name="sigma")
+    checks.check_nonnegative(jnp.asarray(sigma), name="sigma")
     if weights is not None:
         checks.check_weights(weights, n=n)
     if not 0 < n <= _MAX_ROWS:
@@ -368,11 +368,11 @@ def repair_for(
     if (unfairness is None) == (excess_risk is None):
         raise ValueError("give exactly one of `unfairness` and `excess_risk`.")
     target = excess_risk if unfairness is None else unfairness
+    whole = price(map)
+    target = jnp.asarray(target, whole.dtype)
     checks.check_nonnegative(
         target, name="excess_risk" if unfairness is None else "unfairness"
     )
-    whole = price(map)
-    target = jnp.asarray(target, whole.dtype)
     share = jnp.where(target < whole, target / jnp.where(whole > 0, whole, 1), 1)
     root = jnp.sqrt(jnp.where(jnp.isnan(whole) | (target < 0), jnp.nan, share))
     return root if unfairness is None else 1 - root

@@ -53,6 +53,7 @@ def fit_linear(
     ridge: ArrayLike = 1e-4,
     directions: Float[Array, "k d"] | None = None,
     tolerance: ArrayLike = float("inf"),
+    target: ArrayLike = 0.0,
     lam: ArrayLike = 0.0,
     weights: Real[Array, " n"] | Bool[Array, " n"] | None = None,
     intercept: bool = True,
@@ -65,7 +66,7 @@ def fit_linear(
     For every configuration (ridge, tolerance, lam) it solves
 
         minimise  mean loss(<w, x> + b, y) + ridge/2 |w|^2 + lam sum_k <w, u_k>^2
-        subject to  |<w, u_k>| <= tolerance_k,
+        subject to  |<w, u_k> - target_k| <= tolerance_k,
 
     P1's fair empirical risk minimisation with its linear surrogate, and proves the
     result by a duality gap. A support vector machine with constant C has
@@ -82,11 +83,15 @@ def fit_linear(
             term.
         tolerance: bound on each `|<w, u_k>|` [score], infinity for none; scalar, `(m,)`
             or `(m, k)`.
+        target: what each `<w, u_k>` is kept near [score], 0 in the paper; shapes as
+            `tolerance`. Equal mean scores can leave unequal decisions: a target beyond
+            0 reaches the rest of the frontier.
         lam: penalty weight, at least 0; scalar or `(m,)`.
         weights: non-negative sample weights, or a mask.
         intercept: static; whether to fit b, which is never penalised.
         precision: static; relative gap asked for, 1e-6 in float32 and 1e-10 in float64
-            when None.
+            when None. Outside `jit`, configurations that batched float32 steps leave
+            open, and all of the hinge's, are finished in float64.
         batch: static; configurations solved together. More share each pass over the
             data, and hold `batch * n` scores.
         max_iterations: static; limit of second-order steps for configurations that the
@@ -123,7 +128,7 @@ def fit_linear(
     dtype = features.dtype
     if directions is None:
         directions = jnp.zeros((0, features.shape[1]), dtype)
-    settings, scalar = _settings(ridge, tolerance, lam, directions, dtype)
+    settings, scalar = _settings(ridge, tolerance, target, lam, directions, dtype)
     data = (
         features,
         jnp.asarray(labels).astype(dtype),
@@ -139,11 +144,14 @@ def fit_linear(
         found = _open(*data, settings)
     else:
         found = _first_order(*data, settings, batch=batch, **static)
-    # The second-order program is compiled only when something is left for it.
-    if not checks.concrete(found) or not found[1].converged.all():
-        found = _second_order(
-            *data, settings, *found, max_iterations=max_iterations, **static
-        )
+    refine = functools.partial(_second_order, max_iterations=max_iterations, **static)
+    if not checks.concrete(found):
+        found = refine(*data, settings, *found)
+    elif not found[1].converged.all():
+        # What is left is what float32 finds hard. Another program, compiled only now.
+        with jax.enable_x64(True):
+            found = refine(*_cast((*data, settings, *found), jnp.float64))
+            found = _cast(found, dtype)
     fit = _report(data[3], settings, *found, precision=precision)
     return jax.tree.map(lambda a: a[0], fit) if scalar else fit
 
@@ -251,8 +259,12 @@ def augmented_lagrangian(
             count, params, state, _ = carry
             value, gradient = slope(params, state=state)
             updates, state = optimizer.update(
-                gradient, state, params,
-                value=value, grad=gradient, value_fn=lagrangian,
+                gradient,
+                state,
+                params,
+                value=value,
+                grad=gradient,
+                value_fn=lagrangian,
             )
             new = optax.apply_updates(params, updates)
             good = jnp.isfinite(lagrangian(new))
@@ -333,9 +345,7 @@ def _first_order(
 @functools.partial(
     jax.jit, static_argnames=("loss", "intercept", "precision", "max_iterations")
 )
-def _second_order(
-    features, labels, mass, directions, settings, model, state, **static
-):
+def _second_order(features, labels, mass, directions, settings, model, state, **static):
     data = _linear.in_blocks(features, labels, mass / mass.sum(), directions)
     return _linear.second_order(data, settings, model, state, **static)
 
@@ -348,11 +358,11 @@ def _report(directions, settings, model, state, *, precision) -> LinearFit:
     smallest move; the gap already charges for it.
     """
     gaps = _linear.matmul(directions, model.coefficients)
-    excess = gaps - jnp.clip(gaps, -settings.tolerance, settings.tolerance)
+    excess = gaps - jnp.clip(gaps, settings.lower, settings.upper)
     move = _linear.matmul(jnp.linalg.pinv(directions), excess)
     model = model._replace(coefficients=model.coefficients - move)
     gaps = _linear.matmul(directions, model.coefficients)
-    excess = jnp.maximum(jnp.abs(gaps) - settings.tolerance, 0)
+    excess = jnp.abs(gaps - jnp.clip(gaps, settings.lower, settings.upper))
     scale = _linear.matmul(jnp.abs(directions), jnp.abs(model.coefficients))
     feasible = (excess <= precision * scale).all(axis=0)
     floor = jnp.finfo(state.gap.dtype).tiny
@@ -398,40 +408,56 @@ def _check_samples(features, labels, weights, *, binary: bool) -> None:
         checks.check_weights(weights, n=shape[0])
 
 
-def _settings(ridge, tolerance, lam, directions, dtype):
+def _settings(ridge, tolerance, target, lam, directions, dtype):
     """Settings with the batch on the last axis, and whether there was no batch."""
     checks.check_nonnegative(ridge, name="ridge", positive=True)
     checks.check_nonnegative(tolerance, name="tolerance")
     checks.check_nonnegative(lam, name="lam")
-    checks.check_finite(ridge, name="ridge")
-    checks.check_finite(lam, name="lam")
+    for name, value in {"ridge": ridge, "target": target, "lam": lam}.items():
+        checks.check_finite(value, name=name)
     checks.check_finite(directions, name="directions")
-    ridge, tolerance, lam = (jnp.asarray(a).astype(dtype) for a in (ridge, tolerance, lam))
-    k = directions.shape[0]
-    if tolerance.ndim == 2 and tolerance.shape[1] != k:
+    k = jnp.shape(directions)[0]
+    per_point = {"ridge": ridge, "lam": lam}
+    per_direction = {"tolerance": tolerance, "target": target}
+    for name, value in per_direction.items():
+        if jnp.ndim(value) == 2 and jnp.shape(value)[1] != k:
+            raise ValueError(
+                f"`{name}` of two axes must be (m, {k}), an entry per direction, but "
+                f"has shape {jnp.shape(value)}."
+            )
+    shapes = {n: jnp.shape(v) for n, v in {**per_point, **per_direction}.items()}
+    heads = [s[:1] if n in per_direction else s for n, s in shapes.items()]
+    lengths = {head for head in heads if head and head != (1,)}
+    if len(lengths) > 1 or any(
+        len(s) > 1 + (n in per_direction) for n, s in shapes.items()
+    ):
         raise ValueError(
-            f"`tolerance` of two axes must be (m, {k}), a bound per direction, but has "
-            f"shape {tolerance.shape}."
+            f"`ridge`, `tolerance`, `target` and `lam` must be scalars or share one "
+            f"batch axis, but have shapes {shapes}. Make the product grid with "
+            f"`sweeps.grid`."
         )
-    heads = (ridge.shape, tolerance.shape[:1], lam.shape)
-    try:
-        shape = jnp.broadcast_shapes(*heads)
-    except ValueError:
-        shape = None
-    if shape is None or len(shape) > 1 or tolerance.ndim > 2:
-        raise ValueError(
-            f"`ridge`, `tolerance` and `lam` must be scalars or share one batch axis, "
-            f"but have shapes {ridge.shape}, {tolerance.shape} and {lam.shape}. Make "
-            f"the product grid with `sweeps.grid`."
-        )
+    shape = jnp.broadcast_shapes(*heads)
     m = shape[0] if shape else 1
-    per_direction = tolerance if tolerance.ndim == 2 else tolerance.reshape(-1, 1)
+
+    def of_points(value):
+        return jnp.broadcast_to(jnp.asarray(value).astype(dtype), (m,))
+
+    def of_directions(value):
+        value = jnp.asarray(value).astype(dtype)
+        columns = value if value.ndim == 2 else value.reshape(-1, 1)
+        return jnp.broadcast_to(columns, (m, k)).T
+
+    target, tolerance = of_directions(target), of_directions(tolerance)
     settings = _linear.Settings(
-        jnp.broadcast_to(ridge, (m,)),
-        jnp.broadcast_to(per_direction, (m, k)).T,
-        jnp.broadcast_to(lam, (m,)),
+        of_points(ridge), target - tolerance, target + tolerance, of_points(lam)
     )
     return settings, not shape
+
+
+def _cast(tree, dtype):
+    return jax.tree.map(
+        lambda a: a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree
+    )
 
 
 def _floating(features: Array) -> Array:

@@ -21,7 +21,9 @@ def tables(scores, groups, weights, n_groups):
     result = []
     for s in range(n_groups):
         own = (groups == s) & (weights > 0)
-        distinct, inverse = np.unique(np.asarray(scores, float)[own], return_inverse=True)
+        distinct, inverse = np.unique(
+            np.asarray(scores, float)[own], return_inverse=True
+        )
         result.append((distinct, np.bincount(inverse, weights[own])))
     total = sum(mass.sum() for _, mass in result)
     return result, [mass.sum() / total for _, mass in result]
@@ -291,9 +293,7 @@ def test_parity_over_the_draw_holds_with_atoms():
         scores = jax.random.bernoulli(draw, chance).astype(jnp.float32)
         fitted = bary.fit_map(scores[:12], groups, n_groups=2, key=fit)
         ids = jnp.array([100, 101])
-        return bary.apply_map(
-            fitted, scores[12:], jnp.array([0, 1]), key=fit, rows=ids
-        )
+        return bary.apply_map(fitted, scores[12:], jnp.array([0, 1]), key=fit, rows=ids)
 
     keys = jax.random.split(jax.random.key(2), 20_000)
     fair = np.asarray(jax.jit(jax.vmap(once))(keys))
@@ -320,7 +320,9 @@ def test_jitter_belongs_to_the_row(rng):
     fitted = bary.fit_map(scores, groups, n_groups=G, key=key, sigma=0.1)
     together = bary.apply_map(fitted, scores, groups, key=key, rows=ids)
     some = rng.permutation(N)
-    shuffled = bary.apply_map(fitted, scores[some], groups[some], key=key, rows=ids[some])
+    shuffled = bary.apply_map(
+        fitted, scores[some], groups[some], key=key, rows=ids[some]
+    )
     np.testing.assert_array_equal(shuffled, together[some])
     # With sigma = 0 a score that equals no calibration score needs no identifier.
     fitted = bary.fit_map(scores, groups, n_groups=G, key=key)
@@ -392,8 +394,12 @@ def test_repair_is_the_geodesic(rng):
         left, right = (np.sort(moved[groups == s]) for s in range(2))
         gap = np.mean((left - right) ** 2) / np.mean(np.diff(quantiles, axis=0) ** 2)
         assert gap == pytest.approx((1 - t) ** 2, rel=1e-4, abs=1e-6)
-    np.testing.assert_array_equal(bary.apply_map(fitted, scores, groups, repair=0.0), scores)
-    np.testing.assert_allclose(bary.repair_for(fitted, excess_risk=whole / 4), 0.5, 1e-5)
+    np.testing.assert_array_equal(
+        bary.apply_map(fitted, scores, groups, repair=0.0), scores
+    )
+    np.testing.assert_allclose(
+        bary.repair_for(fitted, excess_risk=whole / 4), 0.5, 1e-5
+    )
     wanted = jnp.array([0.0, whole / 4, 2 * whole])
     found = jax.jit(lambda w: bary.repair_for(fitted, unfairness=w))(wanted)
     np.testing.assert_allclose(found, [1, 0.5, 0], rtol=1e-5)
@@ -413,7 +419,8 @@ def test_jit_and_vmap_agree_with_loops_and_trace_once(variant, data):
 
     repairs = jnp.linspace(0, 1, 5)
     loop = [
-        bary.apply_map(fitted, scores, groups, repair=r, variant=variant) for r in repairs
+        bary.apply_map(fitted, scores, groups, repair=r, variant=variant)
+        for r in repairs
     ]
     swept = jax.vmap(both, in_axes=(None, 0))(jnp.asarray(scores), repairs)
     np.testing.assert_allclose(swept, np.stack(loop), rtol=1e-6, atol=1e-6)
@@ -533,12 +540,15 @@ def test_trouble_inside_jit_is_nan_in_exactly_those_rows(data):
     np.testing.assert_allclose(ours[0], fair[0], rtol=1e-6)
     broken = fit(jnp.asarray(scores).at[5].set(jnp.nan), groups)
     assert np.isnan(apply(broken, rows, row_groups, 1.0)).all()
-    negative = jax.jit(
-        lambda w: bary.fit_map(scores, groups, n_groups=G, weights=w)
-    )(jnp.ones(N).at[3].set(-1))
+    negative = jax.jit(lambda w: bary.fit_map(scores, groups, n_groups=G, weights=w))(
+        jnp.ones(N).at[3].set(-1)
+    )
     assert np.isnan(apply(negative, rows, row_groups, 1.0)).all()
     # A calibration row of unknown group belongs to no group.
-    other = fit(scores, jnp.asarray(groups).at[3:].set(jnp.where(groups[3:] == 2, 9, groups[3:])))
+    other = fit(
+        scores,
+        jnp.asarray(groups).at[3:].set(jnp.where(groups[3:] == 2, 9, groups[3:])),
+    )
     assert np.isfinite(apply(other, rows[:1], row_groups[:1], 1.0)).all()
 
 
@@ -561,19 +571,27 @@ def errors(data):
         r"weights\[0\] = -1": lambda: fit(
             scores, groups, n_groups=G, weights=np.where(np.arange(N) == 0, -1.0, 1.0)
         ),
-        r"`scores` must be finite, but scores\[3\]": lambda: fit(nan, groups, n_groups=G),
+        r"`scores` must be finite, but scores\[3\]": lambda: fit(
+            nan, groups, n_groups=G
+        ),
         r"but scores\[3\] = nan": lambda: apply(fitted, nan, groups),
         "as many entries as `scores`, 120, but has 2": lambda: fit(
             scores, groups[:2], n_groups=G
         ),
-        "as many entries as `scores`, 2, but": lambda: apply(fitted, scores[:2], groups),
+        "as many entries as `scores`, 2, but": lambda: apply(
+            fitted, scores[:2], groups
+        ),
         "`repair` must lie in": lambda: apply(fitted, scores, groups, repair=1.01),
         "`repair` must lie": lambda: apply(fitted, scores, groups, repair=float("nan")),
         "asks for jitter": lambda: apply(fitted, scores, groups, key=jax.random.key(0)),
-        "`sigma` must be at least 0": lambda: fit(scores, groups, n_groups=G, sigma=-1.0),
+        "`sigma` must be at least 0": lambda: fit(
+            scores, groups, n_groups=G, sigma=-1.0
+        ),
         "hold 1 to": lambda: fit(scores[:0], groups[:0], n_groups=G),
         "exactly one": lambda: bary.repair_for(fitted),
-        "`unfairness` must be at least": lambda: bary.repair_for(fitted, unfairness=-1.0),
+        "`unfairness` must be at least": lambda: bary.repair_for(
+            fitted, unfairness=-1.0
+        ),
         "increase strictly": lambda: bary.sketch_init(np.zeros(3), n_groups=2),
         "equal `edges`": lambda: bary.sketch_merge(
             sketch, bary.sketch_init(np.linspace(0, 2, 5), n_groups=G)
@@ -650,7 +668,10 @@ def test_sketch_merges_and_keeps_its_stated_error(rng):
 
 def test_sketch_is_merged_across_devices_and_reports_trouble(rng):
     edges = np.linspace(0, 1, 33).astype(np.float32)
-    scores, groups = rng.random((4, 50)).astype(np.float32), rng.integers(2, size=(4, 50))
+    scores, groups = (
+        rng.random((4, 50)).astype(np.float32),
+        rng.integers(2, size=(4, 50)),
+    )
     empty = bary.sketch_init(edges, n_groups=2)
 
     def device(x, s):
