@@ -4,10 +4,11 @@ Every public function calls them first. Under a JAX transformation there are no 
 to look at, so the checks step aside and trouble becomes a field of the result.
 """
 
+from typing import Any
+
 import jax
 import numpy as np
 from jax.core import Tracer
-from numpy.typing import ArrayLike
 
 
 def concrete(*arrays: object) -> bool:
@@ -20,7 +21,7 @@ def concrete(*arrays: object) -> bool:
     return not any(isinstance(a, Tracer) for a in jax.tree.leaves(arrays))
 
 
-def check_groups(groups: ArrayLike, *, n_groups: int, name: str = "groups") -> None:
+def check_groups(groups: Any, *, n_groups: int, name: str = "groups") -> None:
     """Raises `ValueError` unless every code is an integer in `[0, n_groups)`.
 
     Example:
@@ -49,7 +50,7 @@ def check_groups(groups: ArrayLike, *, n_groups: int, name: str = "groups") -> N
         )
 
 
-def check_group_number(groups: ArrayLike) -> None:
+def check_group_number(groups: Any) -> None:
     """Raises `ValueError` unless at least two groups have members.
 
     Example:
@@ -67,7 +68,7 @@ def check_group_number(groups: ArrayLike) -> None:
         )
 
 
-def check_finite(array: ArrayLike, *, name: str) -> None:
+def check_finite(array: Any, *, name: str) -> None:
     """Raises `ValueError` with the first position that is NaN or infinite.
 
     Example:
@@ -93,7 +94,7 @@ def check_finite(array: ArrayLike, *, name: str) -> None:
         )
 
 
-def check_weights(weights: ArrayLike, *, n: int, name: str = "weights") -> None:
+def check_weights(weights: Any, *, n: int, name: str = "weights") -> None:
     """Raises `ValueError` for weights that are negative, not finite or all zero.
 
     Example:
@@ -119,7 +120,7 @@ def check_weights(weights: ArrayLike, *, n: int, name: str = "weights") -> None:
         )
 
 
-def check_length(array: ArrayLike, *, n: int, name: str, to: str = "features") -> None:
+def check_length(array: Any, *, n: int, name: str, to: str = "features") -> None:
     """Raises `ValueError` unless the first axis has length `n`.
 
     Example:
@@ -135,7 +136,7 @@ def check_length(array: ArrayLike, *, n: int, name: str, to: str = "features") -
         )
 
 
-def check_nonnegative(value: ArrayLike, *, name: str, positive: bool = False) -> None:
+def check_nonnegative(value: Any, *, name: str, positive: bool = False) -> None:
     """Raises `ValueError` unless every entry is a number >= 0 (or > 0).
 
     Infinity is allowed: an infinite tolerance means no constraint.
@@ -156,7 +157,7 @@ def check_nonnegative(value: ArrayLike, *, name: str, positive: bool = False) ->
         raise ValueError(f"`{name}` must be {bound}, but {name}{where} = {values[at]}.")
 
 
-def check_labels(labels: ArrayLike, *, n: int) -> None:
+def check_labels(labels: Any, *, n: int) -> None:
     """Raises `ValueError` unless labels are 0 and 1, and both occur.
 
     Example:
@@ -182,7 +183,7 @@ def check_labels(labels: ArrayLike, *, n: int) -> None:
         )
 
 
-def check_cells(occupied: ArrayLike) -> None:
+def check_cells(occupied: Any) -> None:
     """Raises `ValueError` naming the first (stratum, group) cell without members.
 
     Example:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
-from . import _linear, checks, erm
+from . import _first_order, _linear, _second_order, checks, erm
 
 Params = TypeVar("Params")
 
@@ -122,8 +122,8 @@ def fit_linear(
         Donini et al., NeurIPS 2018, Problem 11 and Eq. 12. Reverse-mode gradients
         through the solver are not defined: JAX refuses them.
     """
-    loss = _check_loss(loss)
-    _check_samples(features, labels, weights, binary=loss is not _SQUARED)
+    smooth = _check_loss(loss)
+    _check_samples(features, labels, weights, binary=loss is not erm.squared)
     features = _floating(jnp.asarray(features))
     dtype = features.dtype
     if directions is None:
@@ -139,12 +139,12 @@ def fit_linear(
     )
     if precision is None:
         precision = 1e-10 if dtype == jnp.float64 else 1e-6
-    static = {"loss": loss, "intercept": intercept, "precision": precision}
-    if loss is None:
+    static = {"loss": smooth, "intercept": intercept, "precision": precision}
+    if smooth is None:
         found = _open(*data, settings)
     else:
-        found = _first_order(*data, settings, batch=batch, **static)
-    refine = functools.partial(_second_order, max_iterations=max_iterations, **static)
+        found = _batched(*data, settings, batch=batch, **static)
+    refine = functools.partial(_refined, max_iterations=max_iterations, **static)
     if not checks.concrete(found):
         found = refine(*data, settings, *found)
     elif not found[1].converged.all():
@@ -190,18 +190,19 @@ def augmented_lagrangian(
     rounds: int = 20,
     steps: int = 200,
 ) -> FitResult:
-    """Minimises any differentiable objective under `|constraints(params)| <= tolerance`.
+    """Minimises any objective under `|constraints(params)| <= tolerance`.
 
-    Each round minimises `objective + rho/2 dist(c + mu/rho, [-tolerance, tolerance])^2`
-    by gradient steps, then moves the multipliers mu by what is left of the violation;
-    rho grows tenfold when a round has not halved it. For a convex objective and affine
-    constraints it finds the optimum; otherwise a stationary point, which depends on the
-    start. Pure JAX: jit it, vmap it over `tolerance` or starts.
+    Each round minimises `objective + rho/2 dist(c + mu/rho)^2`, the distance to
+    `[-tolerance, tolerance]`, by gradient steps, then moves the multipliers mu by what
+    is left of the violation; rho grows tenfold when a round has not halved it. For a
+    convex objective and affine constraints it finds the optimum; otherwise a stationary
+    point, which depends on the start. Pure JAX: jit it, vmap it over `tolerance` or
+    starts.
 
     Args:
         objective: parameters to a scalar, for example an empirical risk.
-        constraints: parameters to the gaps that are to be bounded, for example
-            `lambda p: erm.conditional_risks(...)[:, 0] - erm.conditional_risks(...)[:, 1]`.
+        constraints: parameters to the gaps that are to be bounded, for example the
+            differences of `erm.conditional_risks` between groups.
         params: the start, a pytree of floating-point arrays.
         tolerance: bounds, at least 0; scalar or `(k,)`.
         optimizer: any optax transformation; `optax.lbfgs()` when None.
@@ -318,21 +319,18 @@ def augmented_lagrangian(
     return jax.lax.while_loop(unfinished, body, (0, start, rho))[1]
 
 
-_SQUARED = _linear.SMOOTH[erm.squared]
-
-
 @jax.jit
 def _open(features, labels, mass, directions, settings):
     data = _linear.in_blocks(features, labels, mass / mass.sum(), directions)
-    return _linear.opening(data, settings.ridge.shape[0])
+    return _first_order.opening(data, settings.ridge.shape[0])
 
 
 @functools.partial(jax.jit, static_argnames=("loss", "intercept", "precision", "batch"))
-def _first_order(
+def _batched(
     features, labels, mass, directions, settings, *, loss, intercept, precision, batch
 ):
     data = _linear.in_blocks(features, labels, mass / mass.sum(), directions)
-    return _linear.first_order(
+    return _first_order.first_order(
         data,
         settings,
         size=batch,
@@ -345,9 +343,9 @@ def _first_order(
 @functools.partial(
     jax.jit, static_argnames=("loss", "intercept", "precision", "max_iterations")
 )
-def _second_order(features, labels, mass, directions, settings, model, state, **static):
+def _refined(features, labels, mass, directions, settings, model, state, **static):
     data = _linear.in_blocks(features, labels, mass / mass.sum(), directions)
-    return _linear.second_order(data, settings, model, state, **static)
+    return _second_order.second_order(data, settings, model, state, **static)
 
 
 @functools.partial(jax.jit, static_argnames=("precision",))
@@ -382,13 +380,14 @@ def _check_loss(loss: erm.Loss) -> _linear.Smooth | None:
     """The derivatives of a smooth loss; None for the hinge."""
     if loss is erm.hinge:
         return None
-    if loss not in _linear.SMOOTH:
+    smooth = next((s for known, s in _linear.SMOOTH.items() if known is loss), None)
+    if smooth is None:
         raise ValueError(
             f"`loss` must be erm.logistic, erm.hinge, erm.squared_hinge or "
             f"erm.squared, but is {getattr(loss, '__name__', loss)!r}. For any other "
             f"loss use `solvers.augmented_lagrangian`."
         )
-    return _linear.SMOOTH[loss]
+    return smooth
 
 
 def _check_samples(features, labels, weights, *, binary: bool) -> None:
