@@ -1,8 +1,12 @@
 """Fair machine learning as pure JAX functions; start from the README."""
 
 from . import checks as checks
+from . import datasets as datasets
 from . import erm as erm
+from . import metrics as metrics
 from . import notions as notions
 from . import orthogonality as orthogonality
 from . import penalties as penalties
+from . import plots as plots
 from . import solvers as solvers
+from . import sweeps as sweeps

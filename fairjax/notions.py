@@ -6,6 +6,7 @@ guarantees read only those rows, so every notion works with all of them. Sample 
 and masks enter here, as `weights`, and nowhere else: a masked sample has weight 0.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -68,21 +69,14 @@ def conditional_parity(
         Definition 1, are special cases.
     """
     checks.check_groups(groups, n_groups=n_groups)
+    n = jnp.shape(groups)[0]
+    checks.check_length(strata, n=n, name="strata", to="groups")
     if weights is not None:
-        checks.check_weights(weights, n=jnp.shape(groups)[0])
-    groups, strata = _as_codes(groups), _as_codes(strata)
-    in_group = groups[None, :] == jnp.arange(n_groups, dtype=groups.dtype)[:, None]
-    in_stratum = strata[None, :] == jnp.arange(n_strata, dtype=strata.dtype)[:, None]
-    member = in_stratum[:, None, :] & in_group[None, :, :]
-    mass = jnp.where(member, _as_mass(weights, groups.shape[0]), 0)
-    # Two divisions: the sum of weights of any scale must neither overflow nor vanish.
-    peak = mass.max(axis=-1, keepdims=True, initial=0)
-    occupied = peak > 0
-    # XLA may divide by way of 1 / peak, which is 0 above 2 ** 126.
-    shrink = jnp.where(peak > 1, 0.25, 1)
-    mass = mass * shrink / jnp.where(occupied, peak * shrink, 1)
-    rows = mass / jnp.where(occupied, mass.sum(axis=-1, keepdims=True), 1)
-    return Conditionals(rows, occupied[..., 0])
+        checks.check_weights(weights, n=n)
+    mass = _as_mass(weights, n)
+    return _rows(
+        _as_codes(groups), _as_codes(strata), mass, n_groups=n_groups, n_strata=n_strata
+    )
 
 
 def demographic_parity(
@@ -235,6 +229,29 @@ def _as_codes(codes: ArrayLike) -> Shaped[Array, " n"]:
     # Booleans have no `arange`, and one of small integers would wrap around.
     small = jnp.issubdtype(codes.dtype, jnp.integer) and codes.dtype.itemsize < 4
     return codes.astype(jnp.int32) if small or codes.dtype == bool else codes
+
+
+@functools.partial(jax.jit, static_argnames=("n_groups", "n_strata"))
+def _rows(
+    groups: Int[Array, " n"],
+    strata: Int[Array, " n"],
+    mass: Float[Array, " n"],
+    *,
+    n_groups: int,
+    n_strata: int,
+) -> Conditionals:
+    in_group = groups[None, :] == jnp.arange(n_groups, dtype=groups.dtype)[:, None]
+    in_stratum = strata[None, :] == jnp.arange(n_strata, dtype=strata.dtype)[:, None]
+    member = in_stratum[:, None, :] & in_group[None, :, :]
+    mass = jnp.where(member, mass, 0)
+    # Two divisions: the sum of weights of any scale must neither overflow nor vanish.
+    peak = mass.max(axis=-1, keepdims=True, initial=0)
+    occupied = peak > 0
+    # XLA may divide by way of 1 / peak, which is 0 above 2 ** 126.
+    shrink = jnp.where(peak > 1, 0.25, 1)
+    mass = mass * shrink / jnp.where(occupied, peak * shrink, 1)
+    rows = mass / jnp.where(occupied, mass.sum(axis=-1, keepdims=True), 1)
+    return Conditionals(rows, occupied[..., 0])
 
 
 def _as_mass(weights: ArrayLike | None, n: int) -> Float[Array, " n"]:

@@ -14,6 +14,7 @@ orthogonal to `u`, which data can be made to guarantee before any model is fitte
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Real
@@ -86,16 +87,8 @@ def directions(
         Donini et al., NeurIPS 2018, section 4: `u`, the difference of the barycenters.
     """
     checks.check_finite(features, name="features")
-    rows = jnp.asarray(contrasts(cond.weights.shape[1]), cond.weights.dtype)
-    n_strata = cond.weights.shape[0]
-    # Differences of means do not see a common shift, but float32 does: centre first.
-    features = jnp.asarray(features, cond.weights.dtype)
-    centred = features - features.mean(axis=0, keepdims=True)
-    means = jnp.einsum("sgn,nd->sgd", cond.weights, centred, precision="highest")
-    gaps = jnp.einsum("cg,sgd->scd", rows, means, precision="highest")
-    empty = (rows != 0) @ (~cond.occupied).T
-    comparable = empty.T.reshape(n_strata * rows.shape[0]) == 0
-    return jnp.where(comparable[:, None], gaps.reshape(-1, features.shape[1]), 0)
+    rows = contrasts(cond.weights.shape[1])
+    return _mean_gaps(jnp.asarray(features), cond, rows)
 
 
 def project_features(
@@ -209,6 +202,21 @@ def basis(directions: Float[Array, "k d"]) -> Float[Array, "r d"]:
     _, singular, rows = jnp.linalg.svd(directions, full_matrices=False)
     tolerance = _rank_tolerance(directions) * singular.max(initial=0)
     return jnp.where((singular > tolerance)[:, None], rows, 0)
+
+
+@jax.jit
+def _mean_gaps(
+    features: Real[Array, "n d"], cond: Conditionals, contrasts: Real[Array, "c g"]
+) -> Float[Array, "k d"]:
+    rows = contrasts.astype(cond.weights.dtype)
+    features = features.astype(cond.weights.dtype)
+    # Differences of means do not see a common shift, but float32 does: centre first.
+    centred = features - features.mean(axis=0, keepdims=True)
+    means = jnp.einsum("sgn,nd->sgd", cond.weights, centred, precision="highest")
+    gaps = jnp.einsum("cg,sgd->scd", rows, means, precision="highest")
+    empty = (rows[None, :, :] != 0) & ~cond.occupied[:, None, :]
+    gaps = jnp.where(empty.any(axis=-1)[:, :, None], 0, gaps)
+    return gaps.reshape(-1, features.shape[1])
 
 
 def _remove(vectors: Array, directions: Array) -> Array:

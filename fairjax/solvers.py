@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
@@ -128,32 +129,24 @@ def fit_linear(
     dtype = features.dtype
     if directions is None:
         directions = jnp.zeros((0, features.shape[1]), dtype)
-    settings, scalar = _settings(ridge, tolerance, target, lam, directions, dtype)
-    data = (
-        features,
-        jnp.asarray(labels).astype(dtype),
-        jnp.ones_like(features[:, 0])
-        if weights is None
-        else jnp.asarray(weights).astype(dtype),
-        jnp.asarray(directions).astype(dtype),
-    )
+    settings = {"ridge": ridge, "tolerance": tolerance, "target": target, "lam": lam}
+    shape = _check_settings(settings, directions)
+    settings = {name: jnp.asarray(a).astype(dtype) for name, a in settings.items()}
+    mass = np.ones(features.shape[0], dtype) if weights is None else weights
+    data = [jnp.asarray(a) for a in (features, labels, mass, directions)]
     if precision is None:
         precision = 1e-10 if dtype == jnp.float64 else 1e-6
     static = {"loss": smooth, "intercept": intercept, "precision": precision}
-    if smooth is None:
-        found = _open(*data, settings)
-    else:
-        found = _batched(*data, settings, batch=batch, **static)
+    m = shape[0] if shape else 1
+    fit = _batched(*data, settings, size=min(batch, m), m=m, **static)
     refine = functools.partial(_refined, max_iterations=max_iterations, **static)
-    if not checks.concrete(found):
-        found = refine(*data, settings, *found)
-    elif not found[1].converged.all():
+    if not checks.concrete(fit):
+        fit = refine(*data, settings, fit)
+    elif not np.asarray(fit.converged).all():
         # What is left is what float32 finds hard. Another program, compiled only now.
         with jax.enable_x64(True):
-            found = refine(*_cast((*data, settings, *found), jnp.float64))
-            found = _cast(found, dtype)
-    fit = _report(data[3], settings, *found, precision=precision)
-    return jax.tree.map(lambda a: a[0], fit) if scalar else fit
+            fit = _cast(refine(*_cast((*data, settings, fit), jnp.float64)), dtype)
+    return fit if shape else jax.tree.map(lambda a: a[0], fit)
 
 
 class FitResult(NamedTuple):
@@ -319,60 +312,139 @@ def augmented_lagrangian(
     return jax.lax.while_loop(unfinished, body, (0, start, rho))[1]
 
 
-@jax.jit
-def _open(features, labels, mass, directions, settings):
-    data = _linear.in_blocks(features, labels, mass / mass.sum(), directions)
-    return _first_order.opening(data, settings.ridge.shape[0])
-
-
-@functools.partial(jax.jit, static_argnames=("loss", "intercept", "precision", "batch"))
+@functools.partial(
+    jax.jit, static_argnames=("loss", "intercept", "precision", "size", "m")
+)
 def _batched(
-    features, labels, mass, directions, settings, *, loss, intercept, precision, batch
-):
-    data = _linear.in_blocks(features, labels, mass / mass.sum(), directions)
-    return _first_order.first_order(
-        data,
-        settings,
-        size=batch,
-        loss=loss,
-        intercept=intercept,
-        precision=precision,
-    )
+    features,
+    labels,
+    weights,
+    directions,
+    settings,
+    *,
+    loss,
+    size,
+    m,
+    intercept,
+    precision,
+) -> LinearFit:
+    """First-order steps for all configurations; none for the hinge."""
+    data = _in_blocks(features, labels, weights, directions)
+    settings = _in_columns(settings, m, directions)
+    if loss is None:
+        found = _first_order.opening(data, m)
+    else:
+        found = _first_order.first_order(
+            data,
+            settings,
+            size=size,
+            loss=loss,
+            intercept=intercept,
+            precision=precision,
+        )
+    return _report(data, settings, *found, precision=precision)
 
 
 @functools.partial(
     jax.jit, static_argnames=("loss", "intercept", "precision", "max_iterations")
 )
-def _refined(features, labels, mass, directions, settings, model, state, **static):
-    data = _linear.in_blocks(features, labels, mass / mass.sum(), directions)
-    return _second_order.second_order(data, settings, model, state, **static)
+def _refined(
+    features,
+    labels,
+    weights,
+    directions,
+    settings,
+    fit,
+    *,
+    loss,
+    intercept,
+    precision,
+    max_iterations,
+) -> LinearFit:
+    """Second-order steps for what is not converged."""
+    data = _in_blocks(features, labels, weights, directions)
+    settings = _in_columns(settings, fit.gap.shape[0], directions)
+    model = _linear.Model(fit.coefficients.T, fit.intercept)
+    state = _linear.State(
+        fit.coefficients.T,
+        fit.multipliers.T,
+        fit.objective,
+        fit.gap * fit.objective,
+        fit.iterations,
+        fit.converged,
+    )
+    found = _second_order.second_order(
+        data,
+        settings,
+        model,
+        state,
+        loss=loss,
+        intercept=intercept,
+        precision=precision,
+        max_iterations=max_iterations,
+    )
+    return _report(data, settings, *found, precision=precision)
 
 
-@functools.partial(jax.jit, static_argnames=("precision",))
-def _report(directions, settings, model, state, *, precision) -> LinearFit:
+def _in_blocks(features, labels, weights, directions) -> _linear.Data:
+    dtype = features.dtype
+    weights = weights.astype(dtype)
+    # Scaled by the largest first: weights of any size have a finite sum.
+    weights = weights / weights.max()
+    mass = weights / weights.sum()
+    return _linear.in_blocks(
+        features, labels.astype(dtype), mass, directions.astype(dtype)
+    )
+
+
+def _in_columns(settings, m, directions) -> _linear.Settings:
+    """Settings with the batch on the last axis."""
+    k = directions.shape[0]
+
+    def of_directions(value):
+        columns = value if value.ndim == 2 else value.reshape(-1, 1)
+        return jnp.broadcast_to(columns, (m, k)).T
+
+    target, tolerance = (of_directions(settings[n]) for n in ("target", "tolerance"))
+    ridge, lam = (jnp.broadcast_to(settings[n], (m,)) for n in ("ridge", "lam"))
+    return _linear.Settings(ridge, target - tolerance, target + tolerance, lam)
+
+
+def _report(data, settings, model, state, *, precision) -> LinearFit:
     """Checks the bounds on the coefficients themselves, not on their coordinates.
 
     What rounding in the change of coordinates left over a bound is taken back by the
     smallest move; the gap already charges for it.
     """
-    gaps = _linear.matmul(directions, model.coefficients)
-    excess = gaps - jnp.clip(gaps, settings.lower, settings.upper)
-    move = _linear.matmul(jnp.linalg.pinv(directions), excess)
-    model = model._replace(coefficients=model.coefficients - move)
-    gaps = _linear.matmul(directions, model.coefficients)
-    excess = jnp.abs(gaps - jnp.clip(gaps, settings.lower, settings.upper))
-    scale = _linear.matmul(jnp.abs(directions), jnp.abs(model.coefficients))
-    feasible = (excess <= precision * scale).all(axis=0)
-    floor = jnp.finfo(state.gap.dtype).tiny
+    directions = data.directions
+
+    def gaps_of(coefficients):
+        gaps = _linear.matmul(directions, coefficients)
+        return gaps, jnp.abs(gaps - jnp.clip(gaps, settings.lower, settings.upper))
+
+    coefficients = model.coefficients
+    if directions.shape[0]:
+        m = settings.ridge.shape[0]
+        products = _linear.matmul(directions, directions.T)
+        multipliers = _first_order.resolve_batch(
+            jnp.broadcast_to(products[:, :, None], (*products.shape, m)),
+            gaps_of(coefficients)[0],
+            jnp.zeros_like(state.multipliers),
+            settings._replace(lam=jnp.zeros_like(settings.lam)),
+        )
+        coefficients = coefficients - _linear.matmul(directions.T, multipliers)
+    excess = gaps_of(coefficients)[1]
+    scale = _linear.matmul(jnp.abs(directions), jnp.abs(coefficients))
+    rounding = data.features.shape[2] * jnp.finfo(scale.dtype).eps
     return LinearFit(
-        model.coefficients.T,
+        coefficients.T,
         model.intercept,
         state.objective,
-        state.gap / jnp.maximum(state.objective, floor),
+        state.gap / jnp.maximum(state.objective, jnp.finfo(scale.dtype).tiny),
         excess.max(axis=0, initial=0),
         state.multipliers.T,
         state.iterations,
-        state.converged & feasible,
+        state.converged & (excess <= (precision + rounding) * scale).all(axis=0),
     )
 
 
@@ -407,50 +479,32 @@ def _check_samples(features, labels, weights, *, binary: bool) -> None:
         checks.check_weights(weights, n=shape[0])
 
 
-def _settings(ridge, tolerance, target, lam, directions, dtype):
-    """Settings with the batch on the last axis, and whether there was no batch."""
-    checks.check_nonnegative(ridge, name="ridge", positive=True)
-    checks.check_nonnegative(tolerance, name="tolerance")
-    checks.check_nonnegative(lam, name="lam")
-    for name, value in {"ridge": ridge, "target": target, "lam": lam}.items():
-        checks.check_finite(value, name=name)
+def _check_settings(settings, directions) -> tuple[int, ...]:
+    """The batch's shape, `(m,)` or `()`."""
+    checks.check_nonnegative(settings["ridge"], name="ridge", positive=True)
+    checks.check_nonnegative(settings["tolerance"], name="tolerance")
+    checks.check_nonnegative(settings["lam"], name="lam")
+    for name in ("ridge", "target", "lam"):
+        checks.check_finite(settings[name], name=name)
     checks.check_finite(directions, name="directions")
-    k = jnp.shape(directions)[0]
-    per_point = {"ridge": ridge, "lam": lam}
-    per_direction = {"tolerance": tolerance, "target": target}
-    for name, value in per_direction.items():
-        if jnp.ndim(value) == 2 and jnp.shape(value)[1] != k:
+    k = directions.shape[0]
+    shapes = {name: jnp.shape(value) for name, value in settings.items()}
+    per_direction = ("tolerance", "target")
+    for name in per_direction:
+        if len(shapes[name]) == 2 and shapes[name][1] != k:
             raise ValueError(
                 f"`{name}` of two axes must be (m, {k}), an entry per direction, but "
-                f"has shape {jnp.shape(value)}."
+                f"has shape {shapes[name]}."
             )
-    shapes = {n: jnp.shape(v) for n, v in {**per_point, **per_direction}.items()}
-    heads = [s[:1] if n in per_direction else s for n, s in shapes.items()]
-    lengths = {head for head in heads if head and head != (1,)}
-    if len(lengths) > 1 or any(
-        len(s) > 1 + (n in per_direction) for n, s in shapes.items()
-    ):
+    too_deep = any(len(s) > 1 + (n in per_direction) for n, s in shapes.items())
+    lengths = {s[0] for s in shapes.values() if s}
+    if too_deep or len(lengths - {1}) > 1:
         raise ValueError(
             f"`ridge`, `tolerance`, `target` and `lam` must be scalars or share one "
             f"batch axis, but have shapes {shapes}. Make the product grid with "
             f"`sweeps.grid`."
         )
-    shape = jnp.broadcast_shapes(*heads)
-    m = shape[0] if shape else 1
-
-    def of_points(value):
-        return jnp.broadcast_to(jnp.asarray(value).astype(dtype), (m,))
-
-    def of_directions(value):
-        value = jnp.asarray(value).astype(dtype)
-        columns = value if value.ndim == 2 else value.reshape(-1, 1)
-        return jnp.broadcast_to(columns, (m, k)).T
-
-    target, tolerance = of_directions(target), of_directions(tolerance)
-    settings = _linear.Settings(
-        of_points(ridge), target - tolerance, target + tolerance, of_points(lam)
-    )
-    return settings, not shape
+    return (max(lengths),) if lengths else ()
 
 
 def _cast(tree, dtype):

@@ -1,0 +1,200 @@
+"""How long does a fairness-accuracy frontier of linear models take?
+
+64 configurations on Adult, one-hot encoded (32,561 x 107), demographic parity by sex:
+
+- ours: `solvers.fit_linear`, one program, float32, relative duality gap <= 1e-6;
+- a loop of scikit-learn's LogisticRegression over 64 ridges on projected features,
+  which solve the same problems as ours at tolerance 0: objectives are compared;
+- fairlearn's GridSearch(64) around LogisticRegression.
+
+Then 1,024 configurations, per configuration. Accuracy and unfairness (difference of
+selection rates) are of the test part, at the point of least unfairness. Every "cold"
+time includes compilation.
+
+    python benchmarks/linear_sweep.py            # Adult; a few minutes
+    python benchmarks/linear_sweep.py --smoke    # toy problem; seconds
+"""
+
+import argparse
+import time
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from fairlearn.reductions import DemographicParity, GridSearch
+from sklearn.linear_model import LogisticRegression
+from timing import machine, peak_memory, seconds
+
+from fairjax import datasets, metrics, notions, orthogonality, solvers
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--smoke", action="store_true", help="toy problem, few points")
+    smoke = parser.parse_args().smoke
+    data = datasets.toy() if smoke else datasets.adult()
+    points, many = (8, 16) if smoke else (64, 1024)
+    train, test = data.train, data.test
+    features, labels = jnp.asarray(train.features), jnp.asarray(train.labels)
+    cond = notions.demographic_parity(train.groups, n_groups=data.n_groups)
+    parity = notions.demographic_parity(test.groups, n_groups=data.n_groups)
+    ridge = 1 / len(labels)  # C = 1, the default of scikit-learn and so of GridSearch
+
+    def quality(decisions):
+        accuracy = float(metrics.accuracy(decisions, test.labels))
+        return accuracy, float(metrics.max_gap(decisions, parity))
+
+    def frontier(m, ridges=1):
+        directions = orthogonality.directions(features, cond)
+        free = solvers.fit_linear(features, labels, ridge=ridge)
+        gap = directions @ free.coefficients
+        strength = jnp.tile(jnp.linspace(0, 2, m // ridges, dtype=jnp.float32), ridges)
+        scale = jnp.repeat(10.0 ** jnp.arange(ridges, dtype=jnp.float32), m // ridges)
+        left = (1 - strength)[:, None] * gap[None, :]
+        return solvers.fit_linear(
+            features,
+            labels,
+            ridge=ridge * scale,
+            directions=directions,
+            tolerance=jnp.where(left * gap > 0, jnp.abs(left), 0),
+            target=jnp.where(left * gap > 0, 0, left),
+        )
+
+    def decisions_of(fit):
+        scores = test.features @ np.asarray(fit.coefficients).T
+        return (scores + np.asarray(fit.intercept) > 0).T
+
+    rows = []
+
+    def add(name, n_points, cold, warm, memory, decisions):
+        best = min((quality(d) for d in decisions), key=lambda q: q[1])
+        rows.append((name, n_points, cold, warm, memory, *best))
+
+    with peak_memory() as memory:
+        cold, warm = seconds(lambda: frontier(points))
+    fit = frontier(points)
+    add("fairjax", points, cold, warm, memory[0], decisions_of(fit))
+    print(
+        f"fairjax: largest relative gap {float(fit.gap.max()):.1e}, all converged: "
+        f"{bool(fit.converged.all())}, steps {int(fit.iterations.max())}"
+    )
+
+    # The same problems as a loop of scikit-learn: tolerance 0, one ridge after another.
+    ridges = ridge * np.logspace(-1, 3, points)
+    projected = orthogonality.directions(features, cond)
+    flat = np.asarray(orthogonality.project_features(features, projected))
+    jax.clear_caches()
+
+    def at_zero():
+        directions = orthogonality.directions(features, cond)
+        return solvers.fit_linear(
+            features, labels, ridge=ridges, directions=directions, tolerance=0.0
+        )
+
+    with peak_memory() as memory:
+        cold_ridges, warm_ridges = seconds(at_zero)
+    fit = at_zero()
+    add(
+        "fairjax, ridges",
+        points,
+        cold_ridges,
+        warm_ridges,
+        memory[0],
+        decisions_of(fit),
+    )
+
+    warnings.simplefilter("ignore")  # fairlearn and scikit-learn deprecations
+    start, models = time.perf_counter(), []
+    with peak_memory() as memory:
+        for value in ridges:
+            strength = 1 / (len(labels) * value)
+            models.append(LogisticRegression(C=strength, max_iter=1000))
+            models[-1].fit(flat, train.labels)
+    loop = time.perf_counter() - start
+    flat_test = np.asarray(
+        orthogonality.project_features(jnp.asarray(test.features), projected)
+    )
+    add(
+        "scikit-learn loop",
+        points,
+        loop,
+        loop,
+        memory[0],
+        [m.predict(flat_test) for m in models],
+    )
+
+    def objective(coefficients, intercept, value, x):
+        scores = x.astype(np.float64) @ coefficients + intercept
+        losses = np.logaddexp(0, (1 - 2 * train.labels) * scores)
+        return losses.mean() + value / 2 * coefficients @ coefficients
+
+    theirs = [
+        objective(m.coef_[0].astype(np.float64), m.intercept_[0], v, flat)
+        for m, v in zip(models, ridges, strict=True)
+    ]
+    ours = [
+        objective(c.astype(np.float64), b, v, train.features)
+        for c, b, v in zip(
+            np.asarray(fit.coefficients), np.asarray(fit.intercept), ridges, strict=True
+        )
+    ]
+    print(
+        f"objective, ours relative to scikit-learn's: "
+        f"{min(np.divide(ours, theirs)) - 1:+.1e} to "
+        f"{max(np.divide(ours, theirs)) - 1:+.1e}"
+    )
+
+    start = time.perf_counter()
+    with peak_memory() as memory:
+        search = GridSearch(
+            LogisticRegression(max_iter=1000), DemographicParity(), grid_size=points
+        )
+        search.fit(train.features, train.labels, sensitive_features=train.groups)
+    grid = time.perf_counter() - start
+    add(
+        "fairlearn GridSearch",
+        points,
+        grid,
+        grid,
+        memory[0],
+        [p.predict(test.features) for p in search.predictors_],
+    )
+
+    jax.clear_caches()
+    with peak_memory() as memory:
+        cold_many, warm_many = seconds(lambda: frontier(many, ridges=4), repeats=1)
+    fit = frontier(many, ridges=4)
+    add("fairjax", many, cold_many, warm_many, memory[0], decisions_of(fit))
+    print(
+        f"{many} points: largest relative gap {float(fit.gap.max()):.1e}, converged: "
+        f"{float(fit.converged.mean()):.1%}"
+    )
+
+    print(f"\n{machine('scikit-learn', 'fairlearn')}")
+    print(f"{len(labels)} x {features.shape[1]}")
+    print(
+        f"{'':22}{'points':>7}{'cold s':>9}{'warm s':>9}{'MB':>7}"
+        f"{'accuracy':>10}{'unfairness':>12}"
+    )
+    for name, n_points, *numbers in rows:
+        cold_s, warm_s, mb, accuracy, unfairness = numbers
+        print(
+            f"{name:22}{n_points:7}{cold_s:9.2f}{warm_s:9.2f}{mb:7.0f}"
+            f"{accuracy:10.4f}{unfairness:12.4f}"
+        )
+    per_point = grid / points
+    print(f"\nGridSearch / ours, cold: {grid / cold:.0f}; warm: {grid / warm:.0f}")
+    print(
+        f"scikit-learn loop / ours (ridges), cold: {loop / cold_ridges:.0f}; "
+        f"warm: {loop / warm_ridges:.0f}"
+    )
+    print(
+        f"GridSearch / ours per configuration at {many}, cold: "
+        f"{per_point / (cold_many / many):.0f}; "
+        f"warm: {per_point / (warm_many / many):.0f}"
+    )
+
+
+if __name__ == "__main__":
+    main()
