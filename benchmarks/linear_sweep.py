@@ -22,7 +22,11 @@ import warnings
 import jax
 import jax.numpy as jnp
 import numpy as np
-from fairlearn.reductions import DemographicParity, GridSearch
+from fairlearn.reductions import (
+    DemographicParity,
+    GridSearch,
+    TruePositiveRateParity,
+)
 from sklearn.linear_model import LogisticRegression
 from timing import machine, peak_memory, seconds
 
@@ -41,24 +45,20 @@ def main() -> None:
     parity = notions.demographic_parity(test.groups, n_groups=data.n_groups)
     ridge = 1 / len(labels)  # C = 1, the default of scikit-learn and so of GridSearch
 
-    def quality(decisions):
+    def quality(decisions, cond=parity):
         accuracy = float(metrics.accuracy(decisions, test.labels))
-        return accuracy, float(metrics.max_gap(decisions, parity))
+        return accuracy, float(metrics.max_gap(decisions, cond))
 
-    def frontier(m, ridges=1):
-        directions = orthogonality.directions(features, cond)
-        free = solvers.fit_linear(features, labels, ridge=ridge)
-        gap = directions @ free.coefficients
-        strength = jnp.tile(jnp.linspace(0, 2, m // ridges, dtype=jnp.float32), ridges)
-        scale = jnp.repeat(10.0 ** jnp.arange(ridges, dtype=jnp.float32), m // ridges)
-        left = (1 - strength)[:, None] * gap[None, :]
+    def frontier(m, ridges=1, cond=cond):
+        # Bounds on both sides of 0, as GridSearch's own grid of multipliers has them.
+        targets = np.tile(np.linspace(-2.5, 2.5, m // ridges), ridges)
         return solvers.fit_linear(
             features,
             labels,
-            ridge=ridge * scale,
-            directions=directions,
-            tolerance=jnp.where(left * gap > 0, jnp.abs(left), 0),
-            target=jnp.where(left * gap > 0, 0, left),
+            ridge=np.repeat(ridge * 10.0 ** np.arange(ridges), m // ridges),
+            directions=orthogonality.directions(features, cond),
+            tolerance=0.0,
+            target=targets,
         )
 
     def decisions_of(fit):
@@ -145,21 +145,30 @@ def main() -> None:
         f"{max(np.divide(ours, theirs)) - 1:+.1e}"
     )
 
-    start = time.perf_counter()
-    with peak_memory() as memory:
-        search = GridSearch(
-            LogisticRegression(max_iter=1000), DemographicParity(), grid_size=points
+    shortfalls = {}
+    for name, constraint, mine in (
+        ("demographic parity", DemographicParity(), notions.demographic_parity),
+        ("equal opportunity", TruePositiveRateParity(), notions.equal_opportunity),
+    ):
+        base = LogisticRegression(max_iter=1000)
+        search = GridSearch(base, constraint, grid_size=points)
+        start = time.perf_counter()
+        with peak_memory() as memory:
+            search.fit(train.features, train.labels, sensitive_features=train.groups)
+        lap = time.perf_counter() - start
+        theirs = [p.predict(test.features) for p in search.predictors_]
+        if name == "demographic parity":
+            grid = lap
+            add("fairlearn GridSearch", points, lap, lap, memory[0], theirs)
+        over = mine(train.groups, train.labels, n_groups=data.n_groups)
+        at_test = mine(test.groups, test.labels, n_groups=data.n_groups)
+        found = np.array(
+            [quality(d, at_test) for d in decisions_of(frontier(points, cond=over))]
         )
-        search.fit(train.features, train.labels, sensitive_features=train.groups)
-    grid = time.perf_counter() - start
-    add(
-        "fairlearn GridSearch",
-        points,
-        grid,
-        grid,
-        memory[0],
-        [p.predict(test.features) for p in search.predictors_],
-    )
+        shortfalls[name] = max(
+            accuracy - found[found[:, 1] <= max(gap, found[:, 1].min()), 0].max()
+            for accuracy, gap in (quality(d, at_test) for d in theirs)
+        )
 
     jax.clear_caches()
     with peak_memory() as memory:
@@ -182,6 +191,11 @@ def main() -> None:
         print(
             f"{name:22}{n_points:7}{cold_s:9.2f}{warm_s:9.2f}{mb:7.0f}"
             f"{accuracy:10.4f}{unfairness:12.4f}"
+        )
+    for name, shortfall in shortfalls.items():
+        print(
+            f"\n{name}: at no unfairness that GridSearch reaches is ours less accurate "
+            f"by more than {100 * max(shortfall, 0):.2f} points"
         )
     per_point = grid / points
     print(f"\nGridSearch / ours, cold: {grid / cold:.0f}; warm: {grid / warm:.0f}")

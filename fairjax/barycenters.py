@@ -107,7 +107,8 @@ def fit_map(
 
     References:
         Chzhen, Denis, Hebiri, Oneto, Pontil, *Fair regression with Wasserstein
-        barycenters*, NeurIPS 2020: Theorem 2.3 (the optimum) and Algorithm 1.
+        barycenters*, NeurIPS 2020: the closed form of the fair optimum and its
+        estimator, Algorithm 1.
     """
     n = jnp.shape(scores)[0]
     checks.check_length(groups, n=n, name="groups", to="scores")
@@ -123,7 +124,7 @@ def fit_map(
         )
     if checks.concrete(groups, weights):
         counted = None if weights is None else np.asarray(weights, float)
-        missing = np.bincount(np.asarray(groups), counted, n_groups) == 0
+        missing = np.bincount(np.asarray(groups, int), counted, n_groups) == 0
         if missing.any():
             raise ValueError(
                 f"group {np.flatnonzero(missing)[0]} has no calibration row of weight "
@@ -172,7 +173,8 @@ def apply_map(
     only to a score equal to a calibration score (or `sigma > 0`): no function of score
     and group alone can divide an atom between two values, so equal rows are told
     apart by `rows`. Give record numbers if a record must get the same answer in
-    another batch; the key and rows of the fit reproduce the jitter of the fit.
+    another batch. The key and rows of the fit reproduce the jitter of the fit, so new
+    rows should come with another key or other identifiers.
 
     Args:
         map: from `fit_map` or `fit_sketch`.
@@ -204,7 +206,7 @@ def apply_map(
     _check_repair(repair)
     if checks.concrete(map.cdf, groups):
         empty = np.diff(np.asarray(map.cdf))[:, 0] == 0
-        bad = np.flatnonzero(empty[np.asarray(groups).astype(int)])
+        bad = np.flatnonzero(empty[np.asarray(groups, int)])
         if bad.size:
             raise ValueError(
                 f"groups[{bad[0]}] = {np.asarray(groups)[bad[0]]} is a group without "
@@ -302,10 +304,9 @@ def interp(
         outer = jnp.where(after, _take(map.last, other), _take(map.first, other))
         span = jnp.abs(_mass_before(map, outer, begin) - jnp.where(after, lower, upper))
         past = (level - lower - upper).astype(mass.dtype) + (excess - carry)
-        part = jnp.abs(past) / jnp.maximum(span, 1).astype(mass.dtype)
-        near, far = _take(map.scores, at), _take(map.scores, other)
-        mixed = near + (far - near) * jnp.minimum(part, 1)
-        return _within(mixed, jnp.minimum(near, far), jnp.maximum(near, far))
+        part = jnp.where(after, past, -past) / jnp.maximum(span, 1).astype(mass.dtype)
+        part = jnp.where(part > 1, 1, part)
+        return _blend(_take(map.scores, at), _take(map.scores, other), part)
 
     return _average(map, value, scores)
 
@@ -323,7 +324,7 @@ def price(map: BarycenterMap) -> Float[Array, ""]:
         1.0
 
     References:
-        Chzhen et al., NeurIPS 2020, Theorem 2.3.
+        Chzhen et al., NeurIPS 2020: the minimum of the barycenter problem.
     """
     index = jnp.arange(map.scores.shape[0], dtype=jnp.int32)
     after = jnp.searchsorted(map.cdf[:, 0], index, side="right").astype(jnp.int32)
@@ -383,11 +384,9 @@ def fit_sequence(
     attributes: Sequence[Shaped[ArrayLike, " n"]],
     *,
     sizes: Sequence[int],
-    weights: Shaped[ArrayLike, " n"] | None = None,
     key: PRNGKeyArray | None = None,
     rows: Int[ArrayLike, " n"] | None = None,
-    sigma: float | Float[ArrayLike, ""] = 0.0,
-    split: bool = True,
+    fit: Callable[..., BarycenterMap] = fit_map,
 ) -> tuple[BarycenterMap, ...]:
     """Maps for several attributes, each fitted on what the ones before it return.
 
@@ -395,19 +394,17 @@ def fit_sequence(
     the attributes with `notions.intersect`), and needs members per code only.
 
     Args:
-        scores: as in `fit_map`, which receives the other arguments too.
+        scores: as in `fit_map`.
         attributes: one array of codes each, of attribute `a` in `[0, sizes[a])`.
         sizes: static; how many codes each attribute has.
-        weights: as in `fit_map`.
         key: as in `fit_map`; attribute `a` uses `fold_in(key, a)`.
         rows: as in `fit_map`.
-        sigma: as in `fit_map`.
-        split: as in `fit_map`.
+        fit: `fit_map` with more arguments bound: `partial(fit_map, weights=w)`.
 
     Returns:
-        One map per attribute, for `apply_sequence`. The order of the attributes does
-        not matter when they act on the scores by independent shifts; in general the
-        orders differ, though each is fair to the last attribute exactly.
+        One map per attribute, for `apply_sequence`. In the limit, the order of the
+        attributes does not matter where they shift the scores independently. In
+        general orders differ, and only the last attribute is treated exactly.
 
     References:
         Hu, Ratz, Charpentier, *A sequentially fair mechanism for multiple sensitive
@@ -416,18 +413,8 @@ def fit_sequence(
     maps = []
     for a, (groups, size) in enumerate(zip(attributes, sizes, strict=True)):
         own = None if key is None else jax.random.fold_in(key, a)
-        fitted = fit_map(
-            scores,
-            groups,
-            n_groups=size,
-            weights=weights,
-            key=own,
-            rows=rows,
-            sigma=sigma,
-            split=split,
-        )
-        scores = apply_map(fitted, scores, groups, key=own, rows=rows)
-        maps.append(fitted)
+        maps.append(fit(scores, groups, n_groups=size, key=own, rows=rows))
+        scores = apply_map(maps[-1], scores, groups, key=own, rows=rows)
     return tuple(maps)
 
 
@@ -459,7 +446,8 @@ class Sketch(NamedTuple):
     Attributes:
         edges: increasing inner bin edges, the same in all sketches to be merged.
         counts: weight per group and bin.
-        offsets: weighted sum of (score - nearest edge to the left, if any).
+        offsets: weighted sum of (score - edge on the left; in the first bin, on the
+            right).
     """
 
     edges: Float[Array, " b"]
@@ -470,20 +458,20 @@ class Sketch(NamedTuple):
 def sketch_init(edges: Real[ArrayLike, " b"], *, n_groups: int) -> Sketch:
     """An empty sketch with `len(edges) + 1` bins per group, the outer two open.
 
-    The empirical `F` is exact at every edge, so the error of any rank is at most 1.5
-    times the weight share of the largest bin, however many chunks and merges there
-    were: `sketch_error` says how much that is. Inside the edges the error of a score
-    is at most two bin widths. Even edges suit probabilities; quantiles of a first chunk
-    (`jnp.quantile(chunk, jnp.linspace(0, 1, 4097)[1:-1])`) suit any other score.
+    `F` stays exact at every edge, so with `step` any rank is off by at most the share
+    of its group's largest bin, with `interp` by 1.5 times that (`sketch_error`), and
+    with `step` any quantile between the edges by at most its bin's width. Chunks and
+    merges add nothing to these errors. Even edges suit probabilities; quantiles of a
+    first chunk, `jnp.quantile(chunk, jnp.linspace(0, 1, 4097)[1:-1])`, other scores.
 
     Raises:
         ValueError: unless the edges are finite and increase strictly.
 
     Example:
-        >>> sketch = sketch_init(jnp.linspace(0, 1, 101), n_groups=2)
-        >>> sketch = sketch_update(sketch, jnp.array([0.2, 0.4]), jnp.array([0, 1]))
-        >>> apply_map(fit_sketch(sketch), jnp.array([0.2]), jnp.array([0])).round(2)
-        Array([0.3], dtype=float32)
+        >>> sketch = sketch_init(jnp.linspace(0, 1, 129), n_groups=2)
+        >>> sketch = sketch_update(sketch, jnp.array([0.25, 0.75]), jnp.array([0, 1]))
+        >>> apply_map(fit_sketch(sketch), jnp.array([0.25]), jnp.array([0]))
+        Array([0.5], dtype=float32)
     """
     checks.check_finite(edges, name="edges")
     values = _floating(edges)
@@ -514,10 +502,8 @@ def sketch_update(
     checks.check_finite(scores, name="scores")
     if weights is not None:
         checks.check_weights(weights, n=n)
-    scores, codes = (
-        _floating(scores).astype(sketch.edges.dtype),
-        _codes(groups, n_groups),
-    )
+    scores, codes = _floating(scores), _codes(groups, n_groups)
+    scores = scores.astype(sketch.edges.dtype)
     known = codes < n_groups
     mass = jnp.ones(n) if weights is None else _floating(weights)
     mass = jnp.where(known, mass.astype(scores.dtype), 0)
@@ -589,9 +575,11 @@ def _fit(scores, groups, weights, words, halves, sigma, *, n_groups):
     cells = jnp.where(kept, groups, 2 * n_groups)
     ties = jnp.zeros(n, jnp.uint32)
     if words is not None:
-        low = jnp.min(scores, where=kept, initial=jnp.inf)
-        high = jnp.max(scores, where=kept, initial=-jnp.inf)
-        scores = _within(scores + sigma * _uniform(words, scores), low, high)
+        fixed = lax.stop_gradient(scores)
+        low = jnp.min(fixed, where=kept, initial=jnp.inf)
+        high = jnp.max(fixed, where=kept, initial=-jnp.inf)
+        moved = scores + sigma * _uniform(words, scores)
+        scores = jnp.where(moved < low, low, jnp.where(moved > high, high, moved))
         ties = _tie(words)
     if halves is not None:
         cells = jnp.where(
@@ -633,7 +621,9 @@ def _apply(map, inputs, outputs, codes, ties, repair, *, variant):
     highest = _take(map.scores, jnp.where(filled, map.quantile[:, 1] - 1, 0))
     low = jnp.min(lowest, where=filled, initial=jnp.inf)
     high = jnp.max(highest, where=filled, initial=-jnp.inf)
-    fair = _within(variant(map, jnp.where(good, inputs, 0), groups, ties), low, high)
+    fair = variant(map, jnp.where(good, inputs, 0), groups, ties)
+    # Averages round; the correction is exact, and leaves the gradient as it is.
+    fair = fair + lax.stop_gradient(jnp.clip(fair, low, high) - fair)
     return jnp.where(good, _blend(outputs, fair, repair), jnp.nan)
 
 
@@ -828,13 +818,9 @@ def _tie(words):
 
 
 def _blend(start, end, t):
-    mixed = (1 - t) * start + t * end
-    return _within(mixed, jnp.minimum(start, end), jnp.maximum(start, end))
-
-
-def _within(values, low, high):
-    # Not `jnp.clip`, whose gradient is halved on the bounds.
-    return jnp.where(values < low, low, jnp.where(values > high, high, values))
+    """`(1 - t) start + t end`, exact at both ends and never beyond them."""
+    way = end - start
+    return jnp.where(t < 0.5, start + t * way, end - (1 - t) * way)
 
 
 def _take(table, index):

@@ -10,25 +10,19 @@ named by the environment variable `FAIRJAX_DATA_DIR`, or else from a download in
 user's cache. Each must have its known SHA-256. All but `toy` need `fairjax[data]`.
 """
 
-import csv
 import difflib
 import hashlib
-import importlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int, Int32, Shaped
+from jaxtyping import Bool, Float32, Int32, Shaped
 
-from . import checks
+from . import _tables
 
 _Location = str | os.PathLike[str]
-_Frame = Any  # A pandas table; pandas is an optional extra, imported where it is used.
-
-_MISSING = "missing"
-_MOST_CATEGORIES = 1000
 
 _ADULT_COLUMNS = """
     age workclass fnlwgt education education-num marital-status occupation relationship
@@ -198,7 +192,7 @@ def adult(
     References:
         Becker, Kohavi, *Adult*, UCI Machine Learning Repository, 1996 (CC BY 4.0).
     """
-    pd = _extra("pandas")
+    pd = _tables.extra("pandas")
     parts = [
         pd.read_csv(
             _find(file, data_dir),
@@ -216,13 +210,15 @@ def adult(
         frame, is_train = frame[whole], is_train[whole]
     labels = frame["income"].to_numpy() == ">50K"
     frame = frame.drop(columns=["fnlwgt", "income"])
-    texts = [name for name in frame if not _is_numeric(frame[name])]
+    texts = [name for name in frame if not _tables.is_numeric(frame[name])]
     return _build(
         "adult",
         frame,
         labels,
         label_name="income > 50K",
-        attributes={name: _Attribute(_as_text(frame[name]), (name,)) for name in texts},
+        attributes={
+            name: _Attribute(_tables.as_text(frame[name]), (name,)) for name in texts
+        },
         sensitive=sensitive,
         sensitive_in_features=sensitive_in_features,
         split=is_train,
@@ -265,7 +261,7 @@ def compas(
         Angwin, Larson, Mattu, Kirchner, *Machine bias*, ProPublica, 2016.
     """
     path = _find("compas-scores-two-years.csv", data_dir)
-    frame = _extra("pandas").read_csv(path)
+    frame = _tables.extra("pandas").read_csv(path)
     # pandas reads the score "N/A" as missing.
     frame = frame[
         frame["days_b_screening_arrest"].between(-30, 30)
@@ -273,7 +269,9 @@ def compas(
         & (frame["c_charge_degree"] != "O")
         & frame["score_text"].notna()
     ]
-    race, sex, age_cat = (_as_text(frame[name]) for name in ("race", "sex", "age_cat"))
+    race, sex, age_cat = (
+        _tables.as_text(frame[name]) for name in ("race", "sex", "age_cat")
+    )
     if not all_races:
         race = np.where(race == "African-American", race, "All others")
     attributes = {
@@ -326,7 +324,7 @@ def german(
     """
     path = _find("german.data", data_dir)
     names = _GERMAN_COLUMNS.split()
-    frame = _extra("pandas").read_csv(path, sep=r"\s+", header=None, names=names)
+    frame = _tables.extra("pandas").read_csv(path, sep=r"\s+", header=None, names=names)
     status = "sex_and_marital_status"
     sex = np.where(frame[status].isin(["A92", "A95"]), "female", "male")
     age = np.where(frame["age"] <= 25, "age <= 25", "age > 25")
@@ -403,7 +401,7 @@ def from_csv(
         >>> data.feature_names, data.group_names, data.label_name
         (('age', 'sex=F', 'sex=M'), ('F', 'M'), 'repaid = yes')
     """
-    frame = _read_csv(Path(path), sep=sep, encoding=encoding)
+    frame = _tables.read_csv(Path(path), sep=sep, encoding=encoding)
     sensitive, exclude = _listed(sensitive), _listed(exclude)
     roles = {
         "target": [target],
@@ -428,18 +426,19 @@ def from_csv(
         raise ValueError(
             f"{str(path)!r} has no rows{' without missing entries' * drop_missing}."
         )
-    labels, value = _labels(frame[target], target=target, positive=positive)
+    labels, value = _tables.favourable(frame[target], target=target, positive=positive)
     return _build(
         Path(path).stem,
         frame.drop(columns=list({target, *exclude, *roles["split"]})),
         labels,
         label_name=favourable or f"{target} = {value}",
         attributes={
-            name: _Attribute(_as_names(frame[name]), (name,)) for name in sensitive
+            name: _Attribute(_tables.as_names(frame[name]), (name,))
+            for name in sensitive
         },
         sensitive=sensitive,
         sensitive_in_features=sensitive_in_features,
-        split=(test_size, seed) if split is None else _named_split(frame[split]),
+        split=(test_size, seed) if split is None else _tables.named_split(frame[split]),
     )
 
 
@@ -460,7 +459,7 @@ class _Attribute(NamedTuple):
 
 def _build(
     name: str,
-    frame: _Frame,
+    frame: _tables.Frame,
     labels: Bool[np.ndarray, " n"],
     *,
     label_name: str,
@@ -478,11 +477,11 @@ def _build(
         )
     for attribute in sensitive:
         _check_known(attribute, attributes, argument="sensitive")
-    groups, group_names = _join([attributes[a].values for a in sensitive])
+    groups, group_names = _tables.joint_codes([attributes[a].values for a in sensitive])
     if isinstance(split, tuple):
         test_size, seed = split
         strata = groups * 2 + labels
-        is_train = _stratified(strata, test_size=test_size, seed=seed)
+        is_train = _tables.stratified(strata, test_size=test_size, seed=seed)
     else:
         is_train = split
     if is_train.all() or not is_train.any():
@@ -501,7 +500,7 @@ def _build(
     if not sensitive_in_features:
         stated = {column for a in sensitive for column in attributes[a].columns}
         frame = frame.drop(columns=[c for c in frame if c in stated])
-    features, feature_names = _encode(frame, is_train)
+    features, feature_names = _tables.encoded(frame, is_train)
     return Dataset(
         name=name,
         features=features,
@@ -511,201 +510,6 @@ def _build(
         feature_names=feature_names,
         label_name=label_name,
         group_names=group_names,
-    )
-
-
-def _join(
-    attributes: Sequence[Shaped[np.ndarray, " n"]],
-) -> tuple[Int32[np.ndarray, " n"], tuple[str, ...]]:
-    """Joint codes and their names: one group per combination that occurs."""
-    table = np.stack(attributes, axis=1)
-    combinations, codes = np.unique(table, axis=0, return_inverse=True)
-    # NumPy 2.0.0 returned the inverse as a column.
-    return codes.ravel().astype(np.int32), tuple(map(" & ".join, combinations))
-
-
-def _stratified(
-    strata: Int[np.ndarray, " n"], *, test_size: float, seed: int
-) -> Bool[np.ndarray, " n"]:
-    """Random rows for training: the same share of each stratum, and at least one."""
-    if not 0 < test_size < 1:
-        raise ValueError(f"`test_size` must be a share in (0, 1), but is {test_size}.")
-    rng = np.random.default_rng(seed)
-    is_train = np.ones(strata.size, bool)
-    for stratum in np.unique(strata):
-        rows = rng.permutation(np.flatnonzero(strata == stratum))
-        n_test = min(int(test_size * rows.size + 0.5), rows.size - 1)
-        is_train[rows[:n_test]] = False
-    return is_train
-
-
-def _named_split(column: _Frame) -> Bool[np.ndarray, " n"]:
-    """The split that a column states in words."""
-    words = np.char.lower(_as_text(column))
-    for row in np.flatnonzero((words != "train") & (words != "test"))[:1]:
-        raise ValueError(
-            f'`split`: column {column.name!r} must say "train" or "test", but says '
-            f"{str(words[row])!r} in data row {column.index[row] + 1}."
-        )
-    return words == "train"
-
-
-def _labels(
-    column: _Frame, *, target: str, positive: object
-) -> tuple[Bool[np.ndarray, " n"], str]:
-    """Which rows have the favourable value, and the text of that value."""
-    for row in np.flatnonzero(column.isna().to_numpy())[:1]:
-        raise ValueError(
-            f"`target`: column {target!r} is empty in data row "
-            f"{column.index[row] + 1}. Pass `drop_missing=True` to leave such rows out."
-        )
-    texts = _as_text(column)
-    values = np.unique(texts)
-    shown = ", ".join(map(repr, values[:8].tolist())) + ", ..." * (values.size > 8)
-    if values.size < 2:
-        raise ValueError(
-            f"`target`: column {target!r} must hold two values or more, but holds "
-            f"only {shown}: there is nothing to learn."
-        )
-    if positive is None:
-        obvious = {("0", "1"): "1", ("-1", "1"): "1", ("False", "True"): "True"}
-        positive = obvious.get(tuple(values.tolist()))
-        if positive is None:
-            raise ValueError(
-                f"`positive` must name the favourable value of column {target!r}, "
-                f"which holds {shown}. All other values become label 0."
-            )
-    if _text(positive) not in values:
-        raise ValueError(
-            f"`positive` = {positive!r} does not occur in column {target!r}, which "
-            f"holds {shown}."
-        )
-    return texts == _text(positive), _text(positive)
-
-
-def _encode(
-    frame: _Frame, is_train: Bool[np.ndarray, " n"]
-) -> tuple[Float32[np.ndarray, "n d"], tuple[str, ...]]:
-    """Scaled numbers and one-hot categories, learned from the training rows only."""
-    blocks, names = [], []
-    for name in frame:
-        if _is_numeric(frame[name]):
-            blocks.append(_scaled(frame[name], is_train)[:, None])
-            names.append(name)
-            continue
-        texts = _as_text(frame[name])
-        categories = np.unique(texts[is_train])
-        if categories.size > _MOST_CATEGORIES:
-            raise ValueError(
-                f"column {name!r} has {categories.size} categories, more than "
-                f"{_MOST_CATEGORIES} one-hot features. Name it in `exclude`, or group "
-                f"its values; one stray text makes a column of numbers categorical."
-            )
-        blocks.append((texts[:, None] == categories).astype(np.float32))
-        names += [f"{name}={category}" for category in categories]
-    if not blocks:
-        raise ValueError(
-            "no feature is left: every column is the target, sensitive or excluded."
-        )
-    return np.concatenate(blocks, axis=1), tuple(names)
-
-
-def _scaled(
-    column: _Frame, is_train: Bool[np.ndarray, " n"]
-) -> Float32[np.ndarray, " n"]:
-    """Mean 0 and variance 1 over the training rows; 0 where these are constant."""
-    values = column.to_numpy(dtype=float)
-    for row in np.flatnonzero(~np.isfinite(values))[:1]:
-        raise ValueError(
-            f"column {column.name!r} must hold finite numbers, but data row "
-            f"{column.index[row] + 1} has {values[row]}. Fill or correct it, name the "
-            f"column in `exclude`, or pass `drop_missing=True` if entries are empty."
-        )
-    train = values[is_train]
-    if train.min() == train.max():
-        return np.zeros(values.shape, np.float32)
-    with np.errstate(all="ignore"):
-        scaled = ((values - train.mean()) / train.std()).astype(np.float32)
-    checks.check_finite(scaled, name=column.name)
-    return scaled
-
-
-def _is_numeric(column: _Frame) -> bool:
-    types = _extra("pandas").api.types
-    return types.is_numeric_dtype(column) and not types.is_bool_dtype(column)
-
-
-def _text(value: object) -> str:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return str(value).strip()
-
-
-def _as_text(column: _Frame) -> Shaped[np.ndarray, " n"]:
-    """Entries as stripped text, the same for every dtype pandas may have inferred."""
-    codes, values = _extra("pandas").factorize(column)
-    # Missing entries have code -1, the last text.
-    return np.array([_text(value) or _MISSING for value in values] + [_MISSING])[codes]
-
-
-def _as_names(column: _Frame) -> Shaped[np.ndarray, " n"]:
-    """Group names: a bare number would not say which attribute it belongs to."""
-    texts = _as_text(column)
-    prefix = f"{column.name}=" if _is_numeric(column) else ""
-    return np.char.add(prefix, texts)
-
-
-def _listed(names: str | Sequence[str]) -> list[str]:
-    return [names] if isinstance(names, str) else list(names)
-
-
-def _check_known(name: str, known: Iterable[str], *, argument: str) -> None:
-    known = list(known)
-    if name not in known:
-        near = difflib.get_close_matches(name, known) or known[:10]
-        raise ValueError(
-            f"`{argument}` names {name!r}, which is not a column to choose. Nearest: "
-            f"{', '.join(map(repr, near))}."
-        )
-
-
-def _read_csv(path: Path, *, sep: str, encoding: str) -> _Frame:
-    """A table with stripped column names; pandas alone would repair bad files."""
-    if len(sep) != 1 or sep in ' "\r\n':
-        raise ValueError(
-            f"`sep` must be one character, neither a space, a quote nor a line end, "
-            f"but is {sep!r}."
-        )
-    try:
-        with path.open(newline="", encoding=encoding) as lines:
-            rows = csv.reader(lines, delimiter=sep, skipinitialspace=True, strict=True)
-            header = [name.strip() for name in next((r for r in rows if r), [])]
-            for row in rows:
-                if row and len(row) != len(header):
-                    raise ValueError(
-                        f"{str(path)!r} has {len(header)} columns, but line "
-                        f"{rows.line_num} has {len(row)} entries. Check `sep` = "
-                        f"{sep!r} and the quotes there."
-                    )
-    except (OSError, UnicodeError, LookupError, csv.Error) as error:
-        raise ValueError(
-            f"cannot read {str(path)!r} as CSV with `sep` = {sep!r} and `encoding` = "
-            f"{encoding!r}: {error}. Check the path and these two."
-        ) from error
-    if len(set(header)) < len(header) or not header:
-        raise ValueError(
-            f"{str(path)!r} must begin with a line of different column names, but it "
-            f"has {header or 'none'}."
-        )
-    return _extra("pandas").read_csv(
-        path,
-        sep=sep,
-        encoding=encoding,
-        names=header,
-        header=0,
-        index_col=False,
-        skipinitialspace=True,
-        low_memory=False,
     )
 
 
@@ -758,7 +562,7 @@ def _find(name: str, data_dir: _Location | None) -> Path:
             f"`data_dir` = {str(data_dir)!r} is not a folder with {name!r}. Put {url} "
             f"there, or leave out `data_dir` to download it."
         )
-    pooch = _extra("pooch")
+    pooch = _tables.extra("pooch")
     try:
         return Path(
             pooch.retrieve(
@@ -772,11 +576,15 @@ def _find(name: str, data_dir: _Location | None) -> Path:
         ) from error
 
 
-def _extra(module: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(
-            f"reading datasets needs {module}: install it with "
-            f'`pip install "fairjax[data]"`.'
-        ) from error
+def _listed(names: str | Sequence[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
+
+
+def _check_known(name: str, known: Iterable[str], *, argument: str) -> None:
+    known = list(known)
+    if name not in known:
+        near = difflib.get_close_matches(name, known) or known[:10]
+        raise ValueError(
+            f"`{argument}` names {name!r}, which is not a column to choose. Nearest: "
+            f"{', '.join(map(repr, near))}."
+        )

@@ -11,15 +11,11 @@ not constants inside it, and a checkpoint tells when they have changed.
 
 import contextlib
 import functools
-import hashlib
-import io
-import json
 import operator
 import os
 import pathlib
-import uuid
 from collections.abc import Callable, Iterator
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +23,7 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree, Real
 
-from . import checks
+from . import _checkpoints, checks
 
 PointFunction = Callable[..., Any]
 Strategy = Callable[[PointFunction], PointFunction]
@@ -187,23 +183,24 @@ def run(
         checkpoint = pathlib.Path(checkpoint)
         manifest = {"chunk": str(size), "tag": tag}
         manifest["strategy"] = getattr(strategy, "__name__", type(strategy).__name__)
-        manifest |= _describe("points", points)
-        manifest |= _describe("data", bound.args) | _describe("data", bound.keywords)
+        manifest |= _checkpoints.describe("points", points)
+        manifest |= _checkpoints.describe("data", bound.args)
+        manifest |= _checkpoints.describe("data", bound.keywords)
         for path, leaf in jax.tree_util.tree_leaves_with_path(traced.out_info):
-            manifest[f"results{jax.tree_util.keystr(path)}"] = _form(leaf)
-        identity = _claim(checkpoint, manifest)
+            manifest[f"results{jax.tree_util.keystr(path)}"] = _checkpoints.form(leaf)
+        identity = _checkpoints.claim(checkpoint, manifest)
 
     compiled = None
     chunks = []
     for number, start in enumerate(range(0, m, size)):
         file = checkpoint and checkpoint / f"chunk-{number:05d}.npz"
         stamp = f"{identity}-{number}"
-        values = _load(file, stamp, traced.out_info) if file else None
+        values = _checkpoints.load(file, stamp, traced.out_info) if file else None
         if values is None:
             compiled = compiled or traced.lower().compile()
             values = jax.device_get(compiled(bound, batch_at(start)))
             if file:
-                _store(file, stamp, values)
+                _checkpoints.store(file, stamp, values)
         chunks.append(values)
         if progress:
             progress(min(start + size, m), m)
@@ -461,12 +458,10 @@ def _as_points(points: PyTree) -> tuple[PyTree, int]:
             f"them with `sweeps.grid`."
         )
     arrays = jax.tree.map(jnp.asarray, points)
-    host = jax.tree.map(lambda x: x if _is_key(x) else np.asarray(x), arrays)
+    host = jax.tree.map(
+        lambda x: x if _checkpoints.is_key(x) else np.asarray(x), arrays
+    )
     return host, lengths.pop()[0]
-
-
-def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _check_results(info: PyTree, *, size: int) -> None:
@@ -477,82 +472,3 @@ def _check_results(info: PyTree, *, size: int) -> None:
             f"the shapes are {shapes}. Under `sweeps.batched`, `fn` takes the batch; "
             f"otherwise it takes one point and returns at least one array."
         )
-
-
-def _form(leaf: Any) -> str:
-    return f"{leaf.dtype}{list(leaf.shape)}"
-
-
-def _describe(name: str, tree: PyTree) -> dict[str, str]:
-    lines = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        plain = np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
-        digest = hashlib.sha256(np.ascontiguousarray(plain).tobytes()).hexdigest()
-        lines[name + jax.tree_util.keystr(path)] = f"{_form(leaf)} sha256:{digest}"
-    return lines
-
-
-def _claim(directory: pathlib.Path, manifest: dict[str, str]) -> str:
-    """Returns the identity of this sweep, or raises if another one lives there."""
-    file = directory / "sweep.json"
-    text = json.dumps(manifest, indent=1, sort_keys=True)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        found = json.loads(file.read_bytes()) if file.exists() else None
-    except OSError as error:
-        raise ValueError(
-            f"`checkpoint` must be a directory that can be written: {error}."
-        ) from error
-    except ValueError:
-        found = None  # Damaged; the stamp inside each chunk still tells whose it is.
-    if isinstance(found, dict) and found != manifest:
-        names = sorted(manifest.keys() | found.keys())
-        differ = "; ".join(
-            f"{name} is {found.get(name, 'absent')} there, "
-            f"{manifest.get(name, 'absent')} here"
-            for name in names
-            if found.get(name) != manifest.get(name)
-        )
-        raise ValueError(
-            f"`checkpoint` {directory} holds another sweep: {differ}. Name another "
-            f"directory, or delete this one to start afresh."
-        )
-    if found is None:
-        _write_whole(file, lambda stream: stream.write(text.encode()))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _store(file: pathlib.Path, stamp: str, values: PyTree) -> None:
-    leaves = {f"leaf{i}": leaf for i, leaf in enumerate(jax.tree.leaves(values))}
-    _write_whole(file, lambda s: np.savez(s, stamp=np.asarray(stamp), **leaves))
-
-
-def _load(file: pathlib.Path, stamp: str, info: PyTree) -> PyTree | None:
-    """The values of a chunk; None unless the file is there, whole and ours."""
-    expected, structure = jax.tree.flatten(info)
-    try:
-        with np.load(io.BytesIO(file.read_bytes())) as stored:
-            if stored["stamp"] != stamp:
-                return None
-            leaves = [stored[f"leaf{i}"] for i in range(len(expected))]
-    except Exception:  # A damaged archive raises almost anything; recompute it.
-        return None
-    # NumPy saves bfloat16 and its like as bare bytes.
-    leaves = [
-        leaf.view(want.dtype) if leaf.dtype.kind == "V" else leaf
-        for leaf, want in zip(leaves, expected, strict=True)
-    ]
-    same = [_form(leaf) for leaf in leaves] == [_form(want) for want in expected]
-    return jax.tree.unflatten(structure, leaves) if same else None
-
-
-def _write_whole(file: pathlib.Path, write: Callable[[IO[bytes]], object]) -> None:
-    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
-    try:
-        with open(temporary, "xb") as stream:
-            write(stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)

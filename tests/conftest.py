@@ -7,6 +7,14 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+def pytest_configure(config):
+    """Keeps compiled programs: many tests, workers and later runs share them."""
+    if hasattr(config, "cache"):  # Absent under `-p no:cacheprovider`.
+        directory = config.cache.mkdir("jax-programs")
+        jax.config.update("jax_compilation_cache_dir", str(directory))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)

@@ -1,0 +1,107 @@
+"""Checkpoints: chunks of results on disk that only the same sweep takes up again.
+
+A directory belongs to one sweep, described line by line in its manifest; the manifest's
+hash is the stamp inside every chunk. A chunk is written whole or not at all, and one
+that is damaged or stamped otherwise counts as absent.
+"""
+
+import hashlib
+import io
+import json
+import os
+import pathlib
+import uuid
+from collections.abc import Callable
+from typing import IO, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+
+def describe(name: str, tree: PyTree) -> dict[str, str]:
+    """Lines of a manifest: form and hash of every array of a pytree."""
+    lines = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        plain = np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
+        digest = hashlib.sha256(np.ascontiguousarray(plain).tobytes()).hexdigest()
+        lines[name + jax.tree_util.keystr(path)] = f"{form(leaf)} sha256:{digest}"
+    return lines
+
+
+def claim(directory: pathlib.Path, manifest: dict[str, str]) -> str:
+    """Returns the identity of this sweep, or raises if another one lives there."""
+    file = directory / "sweep.json"
+    text = json.dumps(manifest, indent=1, sort_keys=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        found = json.loads(file.read_bytes()) if file.exists() else None
+    except OSError as error:
+        raise ValueError(
+            f"`checkpoint` must be a directory that can be written: {error}."
+        ) from error
+    except ValueError:
+        found = None  # Damaged; the stamp inside each chunk still tells whose it is.
+    if isinstance(found, dict) and found != manifest:
+        names = sorted(manifest.keys() | found.keys())
+        differ = "; ".join(
+            f"{name} is {found.get(name, 'absent')} there, "
+            f"{manifest.get(name, 'absent')} here"
+            for name in names
+            if found.get(name) != manifest.get(name)
+        )
+        raise ValueError(
+            f"`checkpoint` {directory} holds another sweep: {differ}. Name another "
+            f"directory, or delete this one to start afresh."
+        )
+    if found is None:
+        _write_whole(file, lambda stream: stream.write(text.encode()))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def store(file: pathlib.Path, stamp: str, values: PyTree) -> None:
+    """Writes the values of a chunk, whole or not at all."""
+    leaves = {f"leaf{i}": leaf for i, leaf in enumerate(jax.tree.leaves(values))}
+    _write_whole(file, lambda s: np.savez(s, stamp=np.asarray(stamp), **leaves))
+
+
+def load(file: pathlib.Path, stamp: str, info: PyTree) -> PyTree | None:
+    """The values of a chunk; None unless the file is there, whole and ours."""
+    expected, structure = jax.tree.flatten(info)
+    try:
+        with np.load(io.BytesIO(file.read_bytes())) as stored:
+            if stored["stamp"] != stamp:
+                return None
+            leaves = [stored[f"leaf{i}"] for i in range(len(expected))]
+    except Exception:  # A damaged archive raises almost anything; recompute it.
+        return None
+    # NumPy saves bfloat16 and its like as bare bytes.
+    leaves = [
+        leaf.view(want.dtype) if leaf.dtype.kind == "V" else leaf
+        for leaf, want in zip(leaves, expected, strict=True)
+    ]
+    same = [form(leaf) for leaf in leaves] == [form(want) for want in expected]
+    return jax.tree.unflatten(structure, leaves) if same else None
+
+
+def form(leaf: Any) -> str:
+    """Dtype and shape, as one word."""
+    return f"{leaf.dtype}{list(leaf.shape)}"
+
+
+def is_key(leaf: Any) -> bool:
+    """Whether the leaf holds PRNG keys, which NumPy cannot."""
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _write_whole(file: pathlib.Path, write: Callable[[IO[bytes]], object]) -> None:
+    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
+    try:
+        with open(temporary, "xb") as stream:
+            write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,215 @@
+"""Tables: columns of a data frame become codes, a split, labels and features.
+
+A column counts as numbers or as categories, and the text of a category is the same for
+every dtype that pandas may have inferred. Scales and categories are learned from the
+training rows only. What pandas would repair in silence is an error that names the row.
+"""
+
+import csv
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int, Int32, Shaped
+
+from . import checks
+
+Frame = Any  # A pandas table; pandas is an optional extra, imported where it is used.
+
+_MISSING = "missing"
+_MOST_CATEGORIES = 1000
+
+
+def joint_codes(
+    attributes: Sequence[Shaped[np.ndarray, " n"]],
+) -> tuple[Int32[np.ndarray, " n"], tuple[str, ...]]:
+    """Joint codes and their names: one group per combination that occurs."""
+    table = np.stack(attributes, axis=1)
+    combinations, codes = np.unique(table, axis=0, return_inverse=True)
+    # NumPy 2.0.0 returned the inverse as a column.
+    return codes.ravel().astype(np.int32), tuple(map(" & ".join, combinations))
+
+
+def stratified(
+    strata: Int[np.ndarray, " n"], *, test_size: float, seed: int
+) -> Bool[np.ndarray, " n"]:
+    """Random rows for training: the same share of each stratum, and at least one."""
+    if not 0 < test_size < 1:
+        raise ValueError(f"`test_size` must be a share in (0, 1), but is {test_size}.")
+    rng = np.random.default_rng(seed)
+    is_train = np.ones(strata.size, bool)
+    for stratum in np.unique(strata):
+        rows = rng.permutation(np.flatnonzero(strata == stratum))
+        n_test = min(int(test_size * rows.size + 0.5), rows.size - 1)
+        is_train[rows[:n_test]] = False
+    return is_train
+
+
+def named_split(column: Frame) -> Bool[np.ndarray, " n"]:
+    """The split that a column states in words."""
+    words = np.char.lower(as_text(column))
+    for row in np.flatnonzero((words != "train") & (words != "test"))[:1]:
+        raise ValueError(
+            f'`split`: column {column.name!r} must say "train" or "test", but says '
+            f"{str(words[row])!r} in data row {column.index[row] + 1}."
+        )
+    return words == "train"
+
+
+def favourable(
+    column: Frame, *, target: str, positive: object
+) -> tuple[Bool[np.ndarray, " n"], str]:
+    """Which rows have the favourable value, and the text of that value."""
+    for row in np.flatnonzero(column.isna().to_numpy())[:1]:
+        raise ValueError(
+            f"`target`: column {target!r} is empty in data row "
+            f"{column.index[row] + 1}. Pass `drop_missing=True` to leave such rows out."
+        )
+    texts = as_text(column)
+    values = np.unique(texts)
+    shown = ", ".join(map(repr, values[:8].tolist())) + ", ..." * (values.size > 8)
+    if values.size < 2:
+        raise ValueError(
+            f"`target`: column {target!r} must hold two values or more, but holds "
+            f"only {shown}: there is nothing to learn."
+        )
+    if positive is None:
+        obvious = {("0", "1"): "1", ("-1", "1"): "1", ("False", "True"): "True"}
+        positive = obvious.get(tuple(values.tolist()))
+        if positive is None:
+            raise ValueError(
+                f"`positive` must name the favourable value of column {target!r}, "
+                f"which holds {shown}. All other values become label 0."
+            )
+    if _text(positive) not in values:
+        raise ValueError(
+            f"`positive` = {positive!r} does not occur in column {target!r}, which "
+            f"holds {shown}."
+        )
+    return texts == _text(positive), _text(positive)
+
+
+def encoded(
+    frame: Frame, is_train: Bool[np.ndarray, " n"]
+) -> tuple[Float32[np.ndarray, "n d"], tuple[str, ...]]:
+    """Scaled numbers and one-hot categories, learned from the training rows only."""
+    blocks, names = [], []
+    for name in frame:
+        if is_numeric(frame[name]):
+            blocks.append(_scaled(frame[name], is_train)[:, None])
+            names.append(name)
+            continue
+        texts = as_text(frame[name])
+        categories = np.unique(texts[is_train])
+        if categories.size > _MOST_CATEGORIES:
+            raise ValueError(
+                f"column {name!r} has {categories.size} categories, more than "
+                f"{_MOST_CATEGORIES} one-hot features. Name it in `exclude`, or group "
+                f"its values; one stray text makes a column of numbers categorical."
+            )
+        blocks.append((texts[:, None] == categories).astype(np.float32))
+        names += [f"{name}={category}" for category in categories]
+    if not blocks:
+        raise ValueError(
+            "no feature is left: every column is the target, sensitive or excluded."
+        )
+    return np.concatenate(blocks, axis=1), tuple(names)
+
+
+def _scaled(
+    column: Frame, is_train: Bool[np.ndarray, " n"]
+) -> Float32[np.ndarray, " n"]:
+    """Mean 0 and variance 1 over the training rows; 0 where these are constant."""
+    values = column.to_numpy(dtype=float)
+    for row in np.flatnonzero(~np.isfinite(values))[:1]:
+        raise ValueError(
+            f"column {column.name!r} must hold finite numbers, but data row "
+            f"{column.index[row] + 1} has {values[row]}. Fill or correct it, name the "
+            f"column in `exclude`, or pass `drop_missing=True` if entries are empty."
+        )
+    train = values[is_train]
+    if train.min() == train.max():
+        return np.zeros(values.shape, np.float32)
+    with np.errstate(all="ignore"):
+        scaled = ((values - train.mean()) / train.std()).astype(np.float32)
+    checks.check_finite(scaled, name=column.name)
+    return scaled
+
+
+def is_numeric(column: Frame) -> bool:
+    """Whether the column is scaled; truth values are categories."""
+    types = extra("pandas").api.types
+    return types.is_numeric_dtype(column) and not types.is_bool_dtype(column)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip()
+
+
+def as_text(column: Frame) -> Shaped[np.ndarray, " n"]:
+    """Entries as stripped text, the same for every dtype pandas may have inferred."""
+    codes, values = extra("pandas").factorize(column)
+    # Missing entries have code -1, the last text.
+    return np.array([_text(value) or _MISSING for value in values] + [_MISSING])[codes]
+
+
+def as_names(column: Frame) -> Shaped[np.ndarray, " n"]:
+    """Group names: a bare number would not say which attribute it belongs to."""
+    texts = as_text(column)
+    prefix = f"{column.name}=" if is_numeric(column) else ""
+    return np.char.add(prefix, texts)
+
+
+def read_csv(path: Path, *, sep: str, encoding: str) -> Frame:
+    """A table with stripped column names; pandas alone would repair bad files."""
+    if len(sep) != 1 or sep in ' "\r\n':
+        raise ValueError(
+            f"`sep` must be one character, neither a space, a quote nor a line end, "
+            f"but is {sep!r}."
+        )
+    try:
+        with path.open(newline="", encoding=encoding) as lines:
+            rows = csv.reader(lines, delimiter=sep, skipinitialspace=True, strict=True)
+            header = [name.strip() for name in next((r for r in rows if r), [])]
+            for row in rows:
+                if row and len(row) != len(header):
+                    raise ValueError(
+                        f"{str(path)!r} has {len(header)} columns, but line "
+                        f"{rows.line_num} has {len(row)} entries. Check `sep` = "
+                        f"{sep!r} and the quotes there."
+                    )
+    except (OSError, UnicodeError, LookupError, csv.Error) as error:
+        raise ValueError(
+            f"cannot read {str(path)!r} as CSV with `sep` = {sep!r} and `encoding` = "
+            f"{encoding!r}: {error}. Check the path and these two."
+        ) from error
+    if len(set(header)) < len(header) or not header:
+        raise ValueError(
+            f"{str(path)!r} must begin with a line of different column names, but it "
+            f"has {header or 'none'}."
+        )
+    return extra("pandas").read_csv(
+        path,
+        sep=sep,
+        encoding=encoding,
+        names=header,
+        header=0,
+        index_col=False,
+        skipinitialspace=True,
+        low_memory=False,
+    )
+
+
+def extra(module: str) -> Any:
+    """An optional package, or an error that says how to get it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f"reading datasets needs {module}: install it with "
+            f'`pip install "fairjax[data]"`.'
+        ) from error

@@ -1,0 +1,490 @@
+"""From a data set to its frontier between accuracy and fairness.
+
+`linear` fits linear models over a grid of strengths and ridges, as one batch, measures
+decisions on the training and the test part, and chooses one setting by P1's validation
+procedure: cross-validated on the training part, which never sees the test part.
+
+A method is a function from a task to its fits: `constraint`, `penalty`, `projection`,
+`elimination`, or your own. What a strength means is the method's choice, except that 0
+is the model without fairness.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Real
+
+from . import checks, erm, metrics, orthogonality, solvers, sweeps
+from .datasets import Dataset, Samples
+from .notions import Conditionals, Notion
+from .solvers import LinearFit
+
+
+class Task(NamedTuple):
+    """What a method is given: training samples and a grid.
+
+    Attributes:
+        features: of the training samples.
+        labels: as the loss wants them.
+        directions: from `orthogonality.directions` on the same samples.
+        strength: how much fairness, at least 0; one entry per point.
+        ridge: weight of the ridge term, above 0; one entry per point.
+        loss: one that `solvers.fit_linear` knows.
+        weights: a mask, the samples to fit on.
+    """
+
+    features: Float[Array, "n d"]
+    labels: Real[Array, " n"]
+    directions: Float[Array, "k d"]
+    strength: Float[np.ndarray, " m"]
+    ridge: Float[np.ndarray, " m"]
+    loss: erm.Loss
+    weights: Bool[Array, " n"]
+
+    def fit(self, **changes) -> LinearFit:
+        """`solvers.fit_linear` on this task, without a fairness term by itself."""
+        known = {
+            "features": self.features,
+            "labels": self.labels,
+            "loss": self.loss,
+            "ridge": jnp.asarray(self.ridge),
+            "directions": self.directions,
+            "weights": self.weights,
+        }
+        return solvers.fit_linear(**(known | changes))
+
+
+Method = Callable[[Task], LinearFit]
+
+
+class Frontier(NamedTuple):
+    """The points of a sweep, `m` of them, as arrays of the host.
+
+    Unfairness is the largest difference between two groups of their mean decisions, in
+    the strata of the notion: a difference of rates, in [0, 1].
+
+    Attributes:
+        strength: how much fairness was asked for; its meaning is the method's.
+        ridge: weight of the ridge term.
+        train_accuracy: share of right decisions on the training part.
+        train_unfairness: gap of decisions there.
+        cv_accuracy: mean over the validation folds, of models that have not seen them;
+            the same as `train_accuracy` when there were no folds.
+        cv_unfairness: likewise.
+        test_accuracy: share of right decisions on the test part.
+        test_unfairness: gap of decisions there.
+        objective: what the fit minimised [units of the loss].
+        gap: relative optimality gap of the fit: see `solvers.LinearFit`.
+        violation: by how much its worst bound is exceeded [score].
+        iterations: steps of the fit.
+        converged: False where the fit missed its precision; such a point is never
+            selected while there are others.
+        cv_converged: False where the fit of a fold did, commonly by little.
+        on_front: whether no other point is better on the test part. It describes, and
+            plays no part in the choice.
+        selected: index of the point chosen by the cross-validated numbers.
+        unconstrained: index of the point of strength 0 that has the best
+            cross-validated accuracy.
+        coefficients: of the models, for features as the data set has them.
+        intercept: of the models; a decision is `features @ w + b > 0`.
+        counts: samples in the cells that are compared: training part, then test part.
+    """
+
+    strength: Float[np.ndarray, " m"]
+    ridge: Float[np.ndarray, " m"]
+    train_accuracy: Float[np.ndarray, " m"]
+    train_unfairness: Float[np.ndarray, " m"]
+    cv_accuracy: Float[np.ndarray, " m"]
+    cv_unfairness: Float[np.ndarray, " m"]
+    test_accuracy: Float[np.ndarray, " m"]
+    test_unfairness: Float[np.ndarray, " m"]
+    objective: Float[np.ndarray, " m"]
+    gap: Float[np.ndarray, " m"]
+    violation: Float[np.ndarray, " m"]
+    iterations: Int[np.ndarray, " m"]
+    converged: Bool[np.ndarray, " m"]
+    cv_converged: Bool[np.ndarray, " m"]
+    on_front: Bool[np.ndarray, " m"]
+    selected: int
+    unconstrained: int
+    coefficients: Float[np.ndarray, "m d"]
+    intercept: Float[np.ndarray, " m"]
+    counts: Int[np.ndarray, "2 s g"]
+
+
+def constraint(task: Task) -> LinearFit:
+    """Bounds the gaps of mean scores by a share of the unconstrained model's.
+
+    With the gaps `g0_k = <w0, u_k>` of the unconstrained fit at the same ridge, a
+    strength s in [0, 1] asks for `|<w, u_k>| <= (1 - s) |g0_k|`; 1 is the paper's
+    constraint, exact orthogonality. Equal mean scores still leave unequal decisions,
+    so s above 1 turns the gaps around, `<w, u_k> = (1 - s) g0_k`: the gap of decisions
+    often vanishes there, and sometimes below 1.
+
+    Args:
+        task: samples and grid.
+
+    Returns:
+        The models; cost of one batch more, of the different ridges.
+
+    References:
+        Donini et al., NeurIPS 2018, Problem 11 and Eq. 12.
+    """
+    ridges, row = np.unique(task.ridge, return_inverse=True)
+    free = task.fit(ridge=jnp.asarray(ridges)).coefficients
+    gaps = jnp.matmul(free, task.directions.T, precision="highest")
+    gaps = np.asarray(gaps, np.float64)[row.ravel()]
+    share = (1 - task.strength.astype(np.float64))[:, None]
+    # At strength 0 the bound would hold with equality: rounding must not make it bind.
+    tolerance = np.where(share < 1, np.maximum(share, 0) * np.abs(gaps), np.inf)
+    target = np.minimum(share, 0) * gaps
+    return task.fit(tolerance=jnp.asarray(tolerance), target=jnp.asarray(target))
+
+
+def penalty(task: Task) -> LinearFit:
+    """Adds `strength * sum_k <w, u_k>^2` to the objective.
+
+    The strength is a weight [loss / score^2]: mean scores get equal in the limit only.
+    Argument and result as for `constraint`.
+    """
+    return task.fit(lam=jnp.asarray(task.strength))
+
+
+def projection(task: Task) -> LinearFit:
+    """Pre-processing: fits on features without their part along the directions.
+
+    Equals `constraint` at strength 1. The strength is 1, or 0 for features as they are:
+    there are no degrees in between. Coefficients are for features as they are. Argument
+    and result as for `constraint`.
+
+    References:
+        Donini et al., NeurIPS 2018, section 4, as an orthogonal projection.
+    """
+    return _preprocessed(task, orthogonality.project_features)
+
+
+def elimination(task: Task) -> LinearFit:
+    """Pre-processing in the paper's form: one coordinate less per direction.
+
+    As `projection`, with `orthogonality.eliminate_feature`: the gaps of mean scores
+    vanish as well, by another model.
+
+    References:
+        Donini et al., NeurIPS 2018, section 4, Eq. 13.
+    """
+    return _preprocessed(task, orthogonality.eliminate_feature)
+
+
+# Points beyond 1 turn the gap of mean scores around; 1 itself must be among them.
+STRENGTHS: dict[Method, tuple[float, ...]] = {
+    constraint: (*np.linspace(0, 1, 33), *np.linspace(1, 2, 32)[1:]),
+    penalty: (0.0, *np.logspace(-3, 3, 63)),
+    projection: (0.0, 1.0),
+    elimination: (0.0, 1.0),
+}
+
+
+def linear(
+    dataset: Dataset,
+    *,
+    notion: Notion,
+    loss: erm.Loss = erm.logistic,
+    method: Method = constraint,
+    strengths: Sequence[float] | Float[np.ndarray, " s"] | None = None,
+    ridges: Sequence[float] | Float[np.ndarray, " r"] = (1e-4,),
+    n_folds: int = 5,
+    seed: int = 0,
+    keep: float = 0.9,
+    progress: sweeps.Progress | None = None,
+) -> Frontier:
+    """Fits, measures and selects linear models over strengths and ridges.
+
+    Args:
+        dataset: from `datasets`.
+        notion: a function of `notions`; binds the strata.
+        loss: static; `erm.logistic`, `erm.hinge`, `erm.squared_hinge` or
+            `erm.squared`, which regresses on labels -1 and 1.
+        method: a function such as `constraint`.
+        strengths: at least 0; sorted, and 0 is added. The method's default (see
+            `STRENGTHS`) when None: 64 points in [0, 2] for `constraint`, 0 and 63
+            points from 1e-3 to 1e3 for `penalty`.
+        ridges: weights of the ridge term, above 0; the grid is the product.
+        n_folds: folds of the cross-validation, stratified on label and group. 0 means
+            none: then the selection reads the training numbers, which flatters.
+        seed: of the folds.
+        keep: settings with this share of the best accuracy are good enough, in (0, 1].
+        progress: called as `progress(done, n_folds + 1)` after each batch of fits.
+
+    Returns:
+        All points, ridges slowest. Directions and unconstrained gaps of a fold come
+        from its own training samples. Computes in float32, or in float64 under
+        `jax_enable_x64`. Cost: `n_folds + 1` batches of `solvers.fit_linear` with one
+        compiled program; memory O(n d), scores of one point at a time.
+
+    Raises:
+        ValueError: before any compilation, for an empty dataset or part, features that
+            are not finite, labels all alike, one group only, a cell that the notion
+            needs without members in either part (or with one only, under
+            cross-validation), and bad strengths, ridges, folds or `keep`.
+
+    Example:
+        >>> from fairjax import datasets, notions
+        >>> found = linear(datasets.toy(n=200), notion=notions.equal_opportunity,
+        ...     strengths=[0.0, 1.0], n_folds=0)
+        >>> found.strength.tolist(), found.selected, found.unconstrained
+        ([0.0, 1.0], 1, 0)
+
+    References:
+        Donini et al., NeurIPS 2018, section 5, for the validation procedure.
+    """
+    strength, ridge = _grid(strengths, ridges, method=method)
+    if isinstance(n_folds, bool) or n_folds < 0 or n_folds == 1:
+        raise ValueError(
+            f"`n_folds` must be at least 2, or 0 for no cross-validation, but is "
+            f"{n_folds}."
+        )
+    if not 0 < keep <= 1:
+        raise ValueError(f"`keep` must be in (0, 1], but is {keep}. The paper has 0.9.")
+    counts = check(dataset, notion=notion, n_folds=n_folds)
+    train, test = _on_device(dataset.train), _on_device(dataset.test)
+    labels = train.labels
+    # Labels -1 and 1 keep the decision at a score above 0.
+    targets = 2 * labels - 1 if loss is erm.squared else labels
+    compare = functools.partial(_compare, notion=notion, n_groups=dataset.n_groups)
+    done = progress or (lambda done, total: None)
+
+    def fit(weights: Bool[Array, " n"]) -> LinearFit:
+        rows = orthogonality.directions(train.features, compare(train, weights))
+        return method(
+            Task(train.features, targets, rows, strength, ridge, loss, weights)
+        )
+
+    def measure(fit: LinearFit, part: _Part, weights: Bool[Array, " n"]):
+        cond = compare(part, weights)
+        shares = _measure(fit.coefficients, fit.intercept, part, cond, weights)
+        return [np.asarray(share) for share in shares]
+
+    everyone = jnp.ones(labels.shape, bool)
+    whole = fit(everyone)
+    train_shares = measure(whole, train, everyone)
+    test_shares = measure(whole, test, jnp.ones(test.labels.shape, bool))
+    done(1, n_folds + 1)
+    converged = np.asarray(whole.converged)
+    cv_converged = converged
+    cv_shares = train_shares
+    if n_folds:
+        key = jax.random.key(seed)
+        codes = sweeps.folds(labels, train.groups, n_folds=n_folds, key=key)
+        shares, ends = [], []
+        for fold in range(n_folds):
+            inside = codes != fold
+            part = fit(inside)
+            shares.append(measure(part, train, ~inside))
+            ends.append(part.converged)
+            done(fold + 2, n_folds + 1)
+        cv_shares = list(np.mean(shares, axis=0))
+        cv_converged = np.all(ends, axis=0)
+    return _choose(
+        Frontier(
+            strength,
+            ridge,
+            *train_shares,
+            *cv_shares,
+            *test_shares,
+            *map(np.asarray, (whole.objective, whole.gap, whole.violation)),
+            iterations=np.asarray(whole.iterations),
+            converged=converged,
+            cv_converged=cv_converged,
+            on_front=np.zeros(strength.shape, bool),
+            selected=-1,
+            unconstrained=-1,
+            coefficients=np.asarray(whole.coefficients),
+            intercept=np.asarray(whole.intercept),
+            counts=counts,
+        ),
+        keep=keep,
+    )
+
+
+def average(frontiers: Sequence[Frontier], *, keep: float = 0.9) -> Frontier:
+    """Means over repetitions of the same sweep, such as other seeds of the split.
+
+    Args:
+        frontiers: of the same grid.
+        keep: as for `linear`.
+
+    Returns:
+        A frontier of means; its front and its selection follow from these. `converged`
+        means all of them, `counts` are the smallest, `iterations` the largest. Models
+        of different splits have no mean: coefficients and intercepts are the first's.
+
+    Raises:
+        ValueError: for no frontier, or different grids.
+    """
+    if not frontiers:
+        raise ValueError("`frontiers` must hold at least one, but is empty.")
+    first = frontiers[0]
+    for other in frontiers[1:]:
+        for name in ("strength", "ridge"):
+            if not np.array_equal(getattr(first, name), getattr(other, name)):
+                raise ValueError(
+                    f"`frontiers` must have the same grid, but their `{name}` differ."
+                )
+    if len(frontiers) == 1:
+        return first
+    whole = {"iterations": np.max, "counts": np.min}
+    whole |= {"converged": np.all, "cv_converged": np.all}
+    same = {"coefficients", "intercept", "on_front", "selected", "unconstrained"}
+    columns = {
+        name: whole.get(name, np.mean)(
+            np.stack([getattr(f, name) for f in frontiers]), axis=0
+        )
+        for name in first._fields
+        if name not in same
+    }
+    return _choose(first._replace(**columns), keep=keep)
+
+
+def check(
+    dataset: Dataset, *, notion: Notion, n_folds: int
+) -> Int[np.ndarray, "2 s g"]:
+    """Checks a dataset as `linear` does, and counts the samples in each cell.
+
+    Args:
+        dataset: from `datasets`.
+        notion: a function of `notions`.
+        n_folds: of the cross-validation, 0 for none.
+
+    Returns:
+        Samples per stratum and group, in the training part, then in the test part.
+
+    Raises:
+        ValueError: as `linear` does, for the data.
+    """
+    counts = []
+    for name, part in (("training", dataset.train), ("test", dataset.test)):
+        if not part.features.size:
+            raise ValueError(
+                f"the {name} part of {dataset.name!r} must have rows and features, but "
+                f"its shape is {part.features.shape}."
+            )
+        checks.check_finite(part.features, name="features")
+        checks.check_groups(part.groups, n_groups=dataset.n_groups)
+        if name == "training":
+            checks.check_group_number(part.groups)
+            checks.check_labels(part.labels, n=len(part.features))
+        cond = notion(part.groups, part.labels, n_groups=dataset.n_groups)
+        groups = ", ".join(f"{i} {g!r}" for i, g in enumerate(dataset.group_names))
+        try:
+            checks.check_cells(cond.occupied)
+        except ValueError as error:
+            raise ValueError(
+                f"{name} part of {dataset.name!r}, groups {groups}: {error}"
+            ) from error
+        counts.append(np.asarray((cond.weights > 0).sum(axis=-1)))
+        if name == "training" and n_folds and counts[0].min() < 2:
+            stratum, group = np.argwhere(counts[0] < 2)[0]
+            raise ValueError(
+                f"cross-validation needs two members of each cell in the training "
+                f"part, but {dataset.name!r} has one of group {group} in stratum "
+                f"{stratum}, groups {groups}. Merge small groups, or pass `n_folds=0`."
+            )
+    return np.stack(counts)
+
+
+class _Part(NamedTuple):
+    """`datasets.Samples` on the device, in JAX's present precision."""
+
+    features: Float[Array, "n d"]
+    labels: Int[Array, " n"]
+    groups: Int[Array, " n"]
+
+
+def _choose(found: Frontier, *, keep: float) -> Frontier:
+    """Fills in the front, the selected and the unconstrained point."""
+    # Without a converged point the best of the others is still an answer, flagged.
+    valid = found.converged if found.converged.any() else None
+    selected = sweeps.select(
+        found.cv_accuracy, found.cv_unfairness, keep=keep, valid=valid
+    )
+    free = np.flatnonzero(found.strength == 0)
+    front = sweeps.pareto_front(found.test_accuracy, found.test_unfairness)
+    return found._replace(
+        on_front=np.asarray(front),
+        selected=int(selected),
+        unconstrained=int(free[np.argmax(found.cv_accuracy[free])]),
+    )
+
+
+def _preprocessed(task: Task, remove: Callable[[Array, Array], Array]) -> LinearFit:
+    # The map of a sample, as a matrix: transposed, it takes coefficients back.
+    identity = jnp.eye(task.features.shape[1], dtype=task.directions.dtype)
+    maps = {0.0: identity, 1.0: remove(identity, task.directions)}
+    fits, order = [], []
+    for value in np.unique(task.strength).tolist():
+        rows = np.flatnonzero(task.strength == value)
+        inputs = remove(task.features, task.directions) if value else task.features
+        ridge = jnp.asarray(task.ridge[rows])
+        fit = task.fit(features=inputs, ridge=ridge)
+        back = jnp.matmul(fit.coefficients, maps[value].T, precision="highest")
+        fits.append(fit._replace(coefficients=back))
+        order.append(rows)
+    place = np.argsort(np.concatenate(order))
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[place], *fits)
+
+
+@functools.partial(jax.jit, static_argnames=("notion", "n_groups"))
+def _compare(part: _Part, weights, *, notion, n_groups) -> Conditionals:
+    return notion(part.groups, part.labels, n_groups=n_groups, weights=weights)
+
+
+@jax.jit
+def _measure(coefficients, intercept, part: _Part, cond: Conditionals, weights):
+    """Accuracy and gap of decisions of every model, one model's scores at a time."""
+
+    def point(model):
+        scores = jnp.matmul(part.features, model[0], precision="highest") + model[1]
+        decisions = scores > 0
+        accuracy = metrics.accuracy(decisions, part.labels, weights=weights)
+        return accuracy, metrics.max_gap(decisions, cond)
+
+    return jax.lax.map(point, (coefficients, intercept))
+
+
+def _on_device(part: Samples) -> _Part:
+    features = jnp.asarray(part.features, float)
+    return _Part(features, jnp.asarray(part.labels), jnp.asarray(part.groups))
+
+
+def _grid(strengths, ridges, *, method: Method):
+    if strengths is None:
+        if method not in STRENGTHS:
+            raise ValueError(
+                "`strengths` must be given for a method without default ones, but is "
+                "None."
+            )
+        strengths = STRENGTHS[method]
+    axes = {"strengths": np.asarray(strengths), "ridges": np.asarray(ridges)}
+    for name, axis in axes.items():
+        if axis.ndim != 1 or not axis.size:
+            raise ValueError(
+                f"`{name}` must be a list of at least one value, but has shape "
+                f"{axis.shape}. Write a fixed value as [value]."
+            )
+        checks.check_finite(axis, name=name)
+        checks.check_nonnegative(axis, name=name, positive=name == "ridges")
+    strengths = np.union1d([0.0], axes["strengths"])
+    if method in (projection, elimination) and not np.isin(strengths, (0, 1)).all():
+        raise ValueError(
+            f"`strengths` must be 0 (features as they are) or 1 (pre-processed) for a "
+            f"pre-processing method, but holds {np.setdiff1d(strengths, (0, 1))[0]:g}. "
+            f"Leave them out, or choose `constraint`."
+        )
+    points = sweeps.grid(
+        ridge=np.unique(axes["ridges"].astype(float)), strength=strengths
+    )
+    return np.asarray(points["strength"]), np.asarray(points["ridge"])

@@ -1,0 +1,193 @@
+"""Layers: who may import whom, and what `import fairjax` may cost."""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "fairjax"
+
+
+class Layer(NamedTuple):
+    """What a module may import; jaxtyping and the standard library are free.
+
+    Attributes:
+        modules: of this package, each from a row above.
+        packages: at the top of the file.
+        lazy: inside a function, or for type checkers only.
+    """
+
+    modules: str = ""
+    packages: str = ""
+    lazy: str = ""
+
+
+# In the order of the layers: arrows go upwards in this table, never down.
+LAYERS = {
+    "checks": Layer(packages="jax numpy"),
+    "notions": Layer("checks", "jax"),
+    "erm": Layer("checks notions", "jax optax"),
+    "orthogonality": Layer("checks notions", "jax numpy"),
+    "penalties": Layer("checks notions erm", "jax"),
+    "barycenters": Layer("checks", "jax numpy"),
+    "metrics": Layer("checks notions", "jax numpy"),
+    "_linear": Layer("checks erm", "jax"),
+    "_first_order": Layer("checks erm _linear", "jax"),
+    "_second_order": Layer("checks erm _linear", "jax"),
+    "solvers": Layer(
+        "checks erm _linear _first_order _second_order", "jax numpy optax"
+    ),
+    "_checkpoints": Layer(packages="jax numpy"),
+    "sweeps": Layer("checks _checkpoints", "jax numpy", lazy="rich"),
+    "_tables": Layer("checks", "numpy", lazy="pandas"),
+    "datasets": Layer("checks _tables", "numpy", lazy="pandas pooch"),
+    "frontiers": Layer(
+        "checks notions erm orthogonality solvers metrics sweeps datasets",
+        "jax numpy",
+    ),
+    "plots": Layer("checks", "numpy", lazy="matplotlib"),
+    "cli": Layer(
+        "checks notions erm orthogonality penalties barycenters metrics solvers sweeps "
+        "datasets frontiers plots",
+        "jax numpy typer rich",
+    ),
+    "__init__": Layer(
+        "checks notions erm orthogonality penalties barycenters metrics solvers sweeps "
+        "datasets frontiers plots"
+    ),
+}
+MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
+
+
+class Import(NamedTuple):
+    name: str  # "fairjax.erm" or "numpy"
+    lazy: bool
+    line: int
+
+
+def imports(tree: ast.AST, *, lazy: bool = False) -> Iterator[Import]:
+    """Every import statement below a node; those in functions are lazy."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(alias.name, lazy, node.lineno)
+        elif isinstance(node, ast.ImportFrom):
+            source = "fairjax" if node.level else node.module
+            source += f".{node.module}" if node.level and node.module else ""
+            if source == "fairjax":
+                for alias in node.names:
+                    yield Import(f"fairjax.{alias.name}", lazy, node.lineno)
+            else:
+                yield Import(source, lazy, node.lineno)
+        else:
+            typing = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+            inner = isinstance(
+                node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+            )
+            yield from imports(node, lazy=lazy or typing or inner)
+
+
+def violations(module: str, source: str) -> list[str]:
+    layer = LAYERS[module]
+    wrong = []
+    for name, lazy, line in imports(ast.parse(source)):
+        top, _, rest = name.partition(".")
+        if top == "fairjax":
+            allowed = rest.partition(".")[0] in layer.modules.split()
+        else:
+            packages = layer.packages + (f" {layer.lazy}" if lazy else "")
+            allowed = top in {"jaxtyping", *packages.split()}
+            allowed = allowed or top in sys.stdlib_module_names
+        if not allowed:
+            wrong.append(f"fairjax/{module}.py:{line} imports {name}")
+    return wrong
+
+
+def test_every_module_has_a_layer():
+    assert set(MODULES) <= set(LAYERS)
+
+
+def test_arrows_go_one_way():
+    above = set()
+    for name, layer in LAYERS.items():
+        assert set(layer.modules.split()) <= above, name
+        above.add(name)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_keep_to_the_table(module):
+    source = (PACKAGE / f"{module}.py").read_text(encoding="utf-8")
+    assert violations(module, source) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from . import solvers",
+        "from .solvers import fit_linear",
+        "import fairjax.solvers",
+        "from fairjax import solvers",
+        "from fairjax.solvers import fit_linear as fit",
+        "def late():\n    from . import solvers",
+        "import pandas",
+        "import ott.tools",
+        "class A:\n    import pandas",
+        "try:\n    import pandas\nexcept ImportError:\n    pass",
+        "import matplotlib.figure",
+        "import scipy",
+    ],
+)
+def test_a_wrong_import_is_seen(source):
+    assert len(violations("plots", source)) == 1
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import os, json",
+        "import numpy as np",
+        "from . import checks",
+        "from jaxtyping import Array",
+        "def late():\n    import matplotlib.figure",
+        "if TYPE_CHECKING:\n    import matplotlib.figure",
+    ],
+)
+def test_a_right_import_is_not(source):
+    assert violations("plots", source) == []
+
+
+def in_fresh_python(program: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=PACKAGE.parent,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_import_loads_nothing_heavy():
+    loaded = in_fresh_python(
+        "import fairjax, json, sys; print(json.dumps(sorted(sys.modules)))"
+    )
+    heavy = {"ott", "flax", "orbax", "matplotlib", "pandas", "rich", "typer", "pooch"}
+    assert heavy & set(json.loads(loaded)) == set()
+
+
+def test_import_is_within_half_a_second_of_jax():
+    # Time on the processor: that of the clock depends on who else is running.
+    program = (
+        "import time; start = time.process_time(); import jax;"
+        "middle = time.process_time(); import fairjax;"
+        "print(middle - start, time.process_time() - middle)"
+    )
+    laps = [tuple(map(float, in_fresh_python(program).split())) for _ in range(5)]
+    jax_seconds, more_seconds = (min(lap) for lap in zip(*laps, strict=True))
+    assert more_seconds < 0.5, f"after {jax_seconds:.2f} s for `import jax`"

@@ -1,0 +1,1015 @@
+"""The solvers against references written from the problem statement, in NumPy.
+
+The reference for `fit_linear` is a dense quadratic program (a sequence of them for the
+logistic loss) over coefficients, intercept and one slack per sample: nothing of it is
+shared with the solver, and it is itself checked against scikit-learn.
+"""
+
+import itertools
+import os
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import scipy.linalg
+import scipy.optimize
+import scipy.special
+import threadpoolctl
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.svm import SVC, LinearSVC
+
+from fairjax import datasets, erm, notions, orthogonality, solvers
+
+N, D, K, M = 60, 8, 3, 6
+LOSSES = {
+    "logistic": erm.logistic,
+    "hinge": erm.hinge,
+    "squared_hinge": erm.squared_hinge,
+    "squared": erm.squared,
+}
+
+
+# The problem, word for word.
+
+
+def pointwise(name, scores, labels):
+    margins = (2 * labels - 1) * scores
+    return {
+        "logistic": lambda: np.logaddexp(0, -margins),
+        "hinge": lambda: np.maximum(0, 1 - margins),
+        "squared_hinge": lambda: np.maximum(0, 1 - margins) ** 2,
+        "squared": lambda: (scores - labels) ** 2,
+    }[name]()
+
+
+class Problem(NamedTuple):
+    """One configuration in float64."""
+
+    loss: str
+    features: np.ndarray
+    labels: np.ndarray
+    directions: np.ndarray
+    ridge: float
+    tolerance: np.ndarray
+    target: np.ndarray
+    lam: float
+    mass: np.ndarray
+    intercept: bool
+
+    def objective(self, coefficients, intercept):
+        scores = self.features @ coefficients + intercept
+        risk = self.mass @ pointwise(self.loss, scores, self.labels)
+        gaps = self.directions @ coefficients
+        ridge = self.ridge / 2 * coefficients @ coefficients
+        return risk + ridge + self.lam * gaps @ gaps
+
+    def violation(self, coefficients):
+        off = np.abs(self.directions @ coefficients - self.target) - self.tolerance
+        return max(0.0, off.max(initial=0))
+
+
+# A reference optimum.
+
+
+def solve_quadratic(p, q, g, h):
+    """argmin x'Px/2 + q'x subject to Gx <= h: primal-dual interior point, dense."""
+    x, z, s = np.zeros(len(q)), np.ones(len(h)), np.ones(len(h))
+    if not len(h):
+        return scipy.linalg.solve(p, -q, assume_a="pos")
+    s = np.maximum(h - g @ x, 1.0)
+    best, lowest = x, np.inf
+    for _ in range(60):
+        dual, primal, nu = p @ x + q + g.T @ z, g @ x + s - h, s @ z / len(h)
+        size = max(np.abs(dual).max(), np.abs(primal).max(), nu)
+        if size < lowest:
+            best, lowest = x, size
+        if size < 1e-14:
+            break
+        # The whole system, not its normal equations: accurate to the last digits.
+        system = np.block([[p, g.T], [g, -np.diag(s / z)]])
+        factor = scipy.linalg.lu_factor(system, check_finite=False)
+
+        def move(centre, factor=factor, dual=dual, primal=primal, s=s, z=z):
+            rest = (centre - z * s) / z
+            both = scipy.linalg.lu_solve(factor, np.append(-dual, -primal - rest))
+            dx, dz = np.split(both, [len(dual)])
+            return dx, rest - s / z * dz, dz
+
+        def length(ds, dz, s=s, z=z):
+            steps = np.concatenate([-s[ds < 0] / ds[ds < 0], -z[dz < 0] / dz[dz < 0]])
+            return min(1.0, 0.995 * steps.min(initial=np.inf))
+
+        dx, ds, dz = move(0.0)
+        ahead = length(ds, dz)
+        after = (s + ahead * ds) @ (z + ahead * dz) / len(h)
+        dx, ds, dz = move(nu * (after / nu) ** 3 - ds * dz)
+        step = length(ds, dz)
+        x, s, z = x + step * dx, s + step * ds, z + step * dz
+    assert lowest <= 1e-11
+    return best
+
+
+def reference(problem, *, rank=1e-10):
+    """Coefficients, intercept and value of the optimum."""
+    x, y = problem.features, problem.labels
+    keep = problem.mass > 0
+    x, y, c = x[keep], y[keep], problem.mass[keep]
+    n, d = x.shape
+    centre = c @ x if problem.intercept else np.zeros(d)
+    # Unit curvature per coordinate, so that any scale of the columns is harmless.
+    scale = np.sqrt(c @ (x - centre) ** 2 + problem.ridge)
+    design = (x - centre) / scale
+    rows = problem.directions / scale
+    if problem.intercept:
+        design = np.column_stack([design, np.ones(n)])
+        rows = np.column_stack([rows, np.zeros(len(rows))])
+    size = design.shape[1]
+    square = np.zeros((size, size))
+    square[:d, :d] = np.diag(problem.ridge / scale**2)
+    square += 2 * problem.lam * rows.T @ rows
+
+    # Equalities by coordinates in their null space, inequalities as they are.
+    tight = problem.tolerance == 0
+    start, basis = np.zeros(size), np.eye(size)
+    if tight.any() and np.abs(rows[tight]).max() > 0:
+        start = np.linalg.lstsq(rows[tight], problem.target[tight], rcond=rank)[0]
+        basis = scipy.linalg.null_space(rows[tight], rcond=rank)
+    open_ = ~tight & np.isfinite(problem.tolerance)
+    bounds = np.vstack([rows[open_], -rows[open_]])
+    limits = np.concatenate(
+        [
+            problem.tolerance[open_] + problem.target[open_],
+            problem.tolerance[open_] - problem.target[open_],
+        ]
+    )
+    g, h = bounds @ basis, limits - bounds @ start
+    p, q = basis.T @ square @ basis, basis.T @ square @ start
+    signs = 2 * y - 1
+    z, moved = design @ basis, design @ start
+
+    if problem.loss == "squared":
+        inner = solve_quadratic(
+            p + 2 * z.T @ (c[:, None] * z), q + 2 * z.T @ (c * (moved - y)), g, h
+        )
+    elif problem.loss == "logistic":
+        inner = newton_by_quadratics(p, q, g, h, z, moved, y, c)
+    else:
+        # Slacks e >= 0 and e >= 1 - y f.
+        m = z.shape[1]
+        weight = np.diag(2 * c) if problem.loss == "squared_hinge" else np.zeros((n, n))
+        linear = np.zeros(n) if problem.loss == "squared_hinge" else c
+        total = scipy.linalg.block_diag(p, weight)
+        above = np.block(
+            [
+                [-signs[:, None] * z, -np.eye(n)],
+                [np.zeros((n, m)), -np.eye(n)],
+                [g, np.zeros((len(g), n))],
+            ]
+        )
+        limit = np.concatenate([signs * moved - 1, np.zeros(n), h])
+        inner = solve_quadratic(total, np.append(q, linear), above, limit)[:m]
+    found = start + basis @ inner
+    coefficients = found[:d] / scale
+    intercept = found[d] - centre @ coefficients if problem.intercept else 0.0
+    return coefficients, intercept, problem.objective(coefficients, intercept)
+
+
+def newton_by_quadratics(p, q, g, h, z, moved, y, c):
+    """Sequential quadratic programming with the exact Hessian and step halving."""
+
+    def value(v):
+        scores = moved + z @ v
+        return c @ np.logaddexp(0, -(2 * y - 1) * scores) + v @ p @ v / 2 + q @ v
+
+    v = solve_quadratic(p + np.eye(len(q)), q, g, h)
+    for _ in range(50):
+        share = 0.5 * (1 + np.tanh((moved + z @ v) / 2))
+        slope = z.T @ (c * (share - y)) + p @ v + q
+        hessian = z.T @ ((c * share * (1 - share))[:, None] * z) + p
+        move = solve_quadratic(hessian, slope - hessian @ v, g, h) - v
+        step = 1.0
+        while step > 1e-8 and value(v + step * move) > value(v):
+            step /= 2
+        if step <= 1e-8:
+            break
+        v = v + step * move
+        if np.abs(move).max() < 1e-14:
+            break
+    return v
+
+
+def dual_bound(problem, coefficients, intercept, multipliers):
+    """A lower bound of the optimum, by weak duality; for the smooth losses.
+
+    Any `a` with sum 0 (if there is an intercept) bounds the optimum from below by
+    `-sum c loss*(a / c) - |X'a + U'mu|^2 / (2 ridge) - sum psi*(mu)`.
+    """
+    c, y = problem.mass, problem.labels
+    scores = problem.features @ coefficients + intercept
+    signs = 2 * y - 1
+    slopes = {
+        "logistic": lambda: 0.5 * (1 + np.tanh(scores / 2)) - y,
+        "squared_hinge": lambda: -2 * signs * np.maximum(0, 1 - signs * scores),
+        "squared": lambda: 2 * (scores - y),
+    }[problem.loss]()
+    a = c * slopes
+    if problem.intercept:
+        up, down = a[a > 0].sum(), -a[a < 0].sum()
+        a = np.where(a > 0, a * min(1, down / up), a * min(1, up / down))
+    v = a / np.where(c > 0, c, 1)
+    b = np.clip(-signs * v, 0, 1)
+    conjugate = {
+        "logistic": lambda: (
+            scipy.special.xlogy(b, b) + scipy.special.xlogy(1 - b, 1 - b)
+        ),
+        "squared_hinge": lambda: signs * v + v**2 / 4,
+        "squared": lambda: v * y + v**2 / 4,
+    }[problem.loss]()
+    pull = problem.features.T @ a + problem.directions.T @ multipliers
+    lower = problem.target - problem.tolerance
+    upper = problem.target + problem.tolerance
+    if problem.lam > 0:
+        at = np.clip(multipliers / (2 * problem.lam), lower, upper)
+    else:
+        at = np.where(multipliers > 0, upper, lower)
+    at = np.where(multipliers == 0, np.clip(0, lower, upper), at)
+    price = multipliers @ at - problem.lam * at @ at
+    return -c @ conjugate - pull @ pull / (2 * problem.ridge) - price
+
+
+# Tables.
+
+
+class Table(NamedTuple):
+    features: np.ndarray
+    labels: np.ndarray
+    directions: np.ndarray
+
+
+def padded(rows):
+    """Zero rows constrain nothing: every case can have the same shapes."""
+    return np.vstack([rows, np.zeros((K - len(rows), rows.shape[1]))])
+
+
+def directions_of(features, labels, groups, *, kind):
+    """Differences of cell means, in the precision of the features."""
+    exact = features.astype(float)
+    if kind == "one":
+        cells = [[labels == labels]]
+        groups = groups // 2
+    elif kind == "odds":
+        cells = [[labels == 0], [labels == 1]]
+        groups = groups // 2
+    else:
+        cells = [[labels == labels]]
+    rows = []
+    for (here,) in cells:
+        means = [exact[here & (groups == g)].mean(axis=0) for g in np.unique(groups)]
+        rows += [a - b for a, b in itertools.combinations(means, 2)]
+    return padded(np.array(rows)).astype(features.dtype)
+
+
+def plain_table(rng, n=N, d=D):
+    groups = np.arange(n) % 3
+    features = rng.normal(size=(n, d)) + groups[:, None] * np.linspace(0, 1, d)
+    scores = features @ np.linspace(-1, 1, d) + rng.normal(scale=2, size=n)
+    labels = (scores > np.median(scores)).astype(np.int32)
+    return features, labels, groups
+
+
+def one_hot_table(rng):
+    """Two one-hot blocks: each sums to the constant, exactly collinear."""
+    features, labels, groups = plain_table(rng)
+    first, second = rng.integers(3, size=N), rng.integers(3, size=N)
+    blocks = [features[:, -2:], np.eye(3)[first], np.eye(3)[second]]
+    return np.column_stack(blocks), labels, groups
+
+
+def constant_table(rng):
+    features, labels, groups = plain_table(rng)
+    features[:, 3] = 7.0
+    features[:, 4] = 0.0
+    return features, labels, groups
+
+
+def scaled_table(rng):
+    features, labels, groups = plain_table(rng)
+    return features * 10.0 ** np.linspace(-6, 6, D), labels, groups
+
+
+def separable_table(rng):
+    features, labels, groups = plain_table(rng)
+    features[:, -1] += 10 * (2 * labels - 1)
+    return features, labels, groups
+
+
+def shifted_table(rng):
+    features, labels, groups = plain_table(rng)
+    return features + 1e6, labels, groups
+
+
+TABLES = {
+    "plain": plain_table,
+    "one_hot": one_hot_table,
+    "constant": constant_table,
+    "scaled": scaled_table,
+    "separable": separable_table,
+    "shifted": shifted_table,
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """The references are small: threads that wait for each other cost 20 times more."""
+    with threadpoolctl.threadpool_limits(1):
+        yield
+
+
+@pytest.fixture
+def table(rng):
+    return plain_table(rng)
+
+
+def settings_for(directions, *, ridge=0.05):
+    """Six configurations: free, equal, bounded, targeted, penalised, all at once."""
+    d = directions.shape[1]
+    # Scale-free and consistent, also where directions depend on one another.
+    size = np.maximum(np.abs(directions).max(axis=0), 1e-30)
+    aim = directions.astype(float) @ (0.3 * np.cos(np.arange(d)) / size / d)
+    inf = np.inf
+    return {
+        "ridge": np.array([1, 1, 1, 1, 1, 0.1]) * ridge,
+        "tolerance": np.array(
+            [[inf] * 3, [0.0] * 3, [0.1, inf, 0.2], [0.0] * 3, [inf] * 3, [0.1] * 3]
+        ),
+        "target": np.array([0, 0, 0, 1, 0, 1.0])[:, None] * aim,
+        "lam": np.array([0, 0, 0, 0, 3.0, 1.0]),
+    }
+
+
+def problems(
+    name, features, labels, directions, settings, *, mass=None, intercept=True
+):
+    mass = np.ones(len(labels)) if mass is None else np.asarray(mass, float)
+    for i in range(len(settings["ridge"])):
+        yield Problem(
+            name,
+            np.asarray(features, float),
+            np.asarray(labels, float),
+            np.asarray(directions, float),
+            float(settings["ridge"][i]),
+            np.asarray(settings["tolerance"][i], float),
+            np.asarray(settings["target"][i], float),
+            float(settings["lam"][i]),
+            mass / mass.sum(),
+            intercept,
+        )
+
+
+def fit(name, features, labels, directions, settings, **kwargs):
+    dtype = features.dtype
+    arrays = {k: jnp.asarray(v.astype(dtype)) for k, v in settings.items()}
+    return solvers.fit_linear(
+        jnp.asarray(features),
+        jnp.asarray(labels),
+        loss=LOSSES[name],
+        directions=jnp.asarray(directions),
+        **arrays,
+        **kwargs,
+    )
+
+
+def check_optimal(found, cases, *, relative, recentre=False):
+    """Certificate, objective and constraint of each configuration against the truth."""
+    single = found.gap.dtype == jnp.float32
+    # Three dependent directions are dependent to the rounding of their entries only.
+    rank, exact = (1e-5, 1e-7) if single else (1e-10, 1e-9)
+    for i, problem in enumerate(cases):
+        w = np.asarray(found.coefficients[i], float)
+        b = float(found.intercept[i])
+        if recentre:
+            b = best_intercept(problem, w)
+        _, _, best = reference(problem, rank=rank)
+        value = problem.objective(w, b)
+        gap = float(found.gap[i])
+        # Beyond a bound the objective can be lower, by the price of the excess.
+        excess = np.abs(problem.directions @ w - problem.target) - problem.tolerance
+        price = np.abs(found.multipliers[i]) @ np.maximum(excess, 0)
+        assert bool(found.converged[i]), i
+        assert 0 <= gap <= relative, i
+        # Honest: the objective is the objective, the bound a bound.
+        assert abs(value - float(found.objective[i])) <= relative * best, i
+        assert value + price >= best * (1 - exact), i
+        assert value * (1 - gap) <= best * (1 + exact), i
+        assert value <= best * (1 + relative + 1e-9), i
+        scale = np.abs(problem.directions) @ np.abs(w)
+        assert problem.violation(w) <= 1e-6 * scale.max(initial=0) + 1e-300, i
+        if not problem.intercept:
+            assert b == 0, i
+
+
+def best_intercept(problem, coefficients):
+    """The best for these coefficients: what float32 cannot write down near 1e6."""
+    scores = problem.features @ coefficients
+    middle = -np.median(scores)
+    found = scipy.optimize.minimize_scalar(
+        lambda b: problem.objective(coefficients, middle + b),
+        bounds=(-5, 5),
+        method="bounded",
+        options={"xatol": 1e-12},
+    )
+    return middle + found.x
+
+
+# The reference is right.
+
+
+def free_problem(name, table, *, ridge, intercept=True):
+    features, labels, _ = table
+    settings = {
+        "ridge": np.array([ridge]),
+        "tolerance": np.full((1, 1), np.inf),
+        "target": np.zeros((1, 1)),
+        "lam": np.zeros(1),
+    }
+    rows = np.zeros((1, features.shape[1]))
+    return next(problems(name, features, labels, rows, settings, intercept=intercept))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_reference_agrees_with_scikit_learn(name, table):
+    features, labels, _ = table
+    ridge, c = 0.05, 1 / (N * 0.05)
+    # LinearSVC penalises its intercept: compare without.
+    intercept = name != "squared_hinge"
+    model = {
+        "logistic": LogisticRegression(C=c, tol=1e-12, max_iter=10_000),
+        "hinge": SVC(kernel="linear", C=c, tol=1e-10),
+        # Its objective is |w|^2 / 2 + C sum of squares.
+        "squared_hinge": LinearSVC(
+            C=c, fit_intercept=False, dual=False, tol=1e-14, max_iter=100_000
+        ),
+        # Its objective is alpha |w|^2 + sum of squares.
+        "squared": Ridge(alpha=N * ridge / 2, tol=1e-12),
+    }[name].fit(features, labels)
+    problem = free_problem(name, table, ridge=ridge, intercept=intercept)
+    coefficients, constant, _ = reference(problem)
+    np.testing.assert_allclose(coefficients, model.coef_.ravel(), atol=2e-6)
+    np.testing.assert_allclose(constant, model.intercept_, atol=2e-6)
+
+
+# fit_linear in float64.
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("kind", ["one", "pairwise", "odds"])
+def test_every_configuration_is_optimal(kind, name, table):
+    features, labels, groups = table
+    u = directions_of(features, labels, groups, kind=kind)
+    settings = settings_for(u)
+    found = fit(name, features, labels, u, settings)
+    cases = list(problems(name, features, labels, u, settings))
+    check_optimal(found, cases, relative=1e-10)
+    # The bounds bind, and the target is met, so the cases are not the same case.
+    gaps = np.asarray(found.coefficients) @ u.T
+    assert np.abs(gaps[0]).max() > 0.15
+    np.testing.assert_allclose(gaps[1], 0, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(np.abs(gaps[2, 0]), 0.1, rtol=1e-6)
+    np.testing.assert_allclose(gaps[3], settings["target"][3], rtol=0, atol=1e-12)
+    assert np.abs(gaps[4]).max() < np.abs(gaps[0]).max() / 2
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", ["logistic", "squared_hinge", "squared"])
+@pytest.mark.parametrize("kind", ["pairwise", "odds"])
+def test_the_multipliers_give_a_dual_bound(kind, name, table):
+    features, labels, groups = table
+    u = directions_of(features, labels, groups, kind=kind)
+    settings = settings_for(u)
+    found = fit(name, features, labels, u, settings)
+    for i, problem in enumerate(problems(name, features, labels, u, settings)):
+        w, b = np.asarray(found.coefficients[i]), float(found.intercept[i])
+        bound = dual_bound(problem, w, b, np.asarray(found.multipliers[i]))
+        value = problem.objective(w, b)
+        assert bound <= value * (1 + 1e-14), i
+        assert value - bound <= 1e-8 * value, i
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", LOSSES)
+def test_weights_and_masks(name, table, rng):
+    features, labels, groups = table
+    u = directions_of(features, labels, groups, kind="pairwise")
+    settings = settings_for(u)
+    weights = rng.exponential(size=N) * (rng.random(N) < 0.8)
+    found = fit(name, features, labels, u, settings, weights=jnp.asarray(weights))
+    cases = problems(name, features, labels, u, settings, mass=weights)
+    check_optimal(found, cases, relative=1e-10)
+
+    mask = np.arange(N) < 45
+    masked = fit(name, features, labels, u, settings, weights=jnp.asarray(mask))
+    subset = problems(name, features[mask], labels[mask], u, settings)
+    check_optimal(masked, subset, relative=1e-10)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", LOSSES)
+def test_without_an_intercept(name, table):
+    features, labels, groups = table
+    u = directions_of(features, labels, groups, kind="pairwise")
+    settings = settings_for(u)
+    found = fit(name, features, labels, u, settings, intercept=False)
+    cases = problems(name, features, labels, u, settings, intercept=False)
+    check_optimal(found, cases, relative=1e-10)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("hard", [name for name in TABLES if name != "plain"])
+def test_hard_tables_in_float64(hard, name, rng):
+    features, labels, groups = TABLES[hard](rng)
+    u = directions_of(features, labels, groups, kind="pairwise")
+    settings = settings_for(u)
+    found = fit(name, features, labels, u, settings)
+    cases = problems(name, features, labels, u, settings)
+    check_optimal(found, cases, relative=1e-10, recentre=hard == "shifted")
+
+
+# fit_linear in float32, measured in float64.
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("hard", TABLES)
+def test_hard_tables_in_float32(hard, name, rng):
+    features, labels, groups = TABLES[hard](rng)
+    features = features.astype(np.float32)
+    u = directions_of(features, labels, groups, kind="pairwise")
+    settings = settings_for(u)
+    settings = {k: v.astype(np.float32) for k, v in settings.items()}
+    found = fit(name, features, labels, u, settings)
+    cases = problems(name, features, labels, u, settings)
+    check_optimal(found, cases, relative=1e-6, recentre=hard == "shifted")
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_more_columns_than_rows(dtype, name, rng):
+    features, labels, groups = plain_table(rng, n=24, d=40)
+    features = features.astype(dtype)
+    u = directions_of(features, labels, groups, kind="pairwise")
+    settings = settings_for(u)
+    settings = {k: v.astype(dtype) for k, v in settings.items()}
+    with jax.enable_x64(dtype == np.float64):
+        found = fit(name, features, labels, u, settings)
+    relative = 1e-6 if dtype == np.float32 else 1e-10
+    cases = problems(name, features, labels, u, settings)
+    check_optimal(found, cases, relative=relative)
+
+
+def real_table(name):
+    folder = os.environ.get("FAIRJAX_DATA_DIR")
+    if not folder:
+        pytest.skip("FAIRJAX_DATA_DIR is not set")
+    file = {"adult": "adult.data", "compas": "compas-scores-two-years.csv"}[name]
+    if not os.path.exists(os.path.join(folder, file)):
+        pytest.skip(f"FAIRJAX_DATA_DIR lacks {file}")
+    return getattr(datasets, name)().train
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [("adult", "logistic"), ("adult", "hinge"), *(("compas", n) for n in LOSSES)],
+)
+def test_real_data_with_collinear_columns(data, name):
+    train = real_table(data)
+    cond = notions.equal_opportunity(
+        jnp.asarray(train.groups), jnp.asarray(train.labels), n_groups=2
+    )
+    u = np.asarray(orthogonality.directions(jnp.asarray(train.features), cond))
+    settings = {
+        "ridge": np.array([1e-4, 1e-4, 1e-3]),
+        "tolerance": np.array([[0.05], [0.0], [np.inf]]),
+        "target": np.zeros((3, 1)),
+        "lam": np.array([0.0, 0.0, 0.1]),
+    }
+    settings = {k: v.astype(np.float32) for k, v in settings.items()}
+    single = fit(name, train.features, train.labels, u, settings)
+    with jax.enable_x64(True):
+        exact = fit(
+            name, train.features.astype(float), train.labels, u.astype(float), settings
+        )
+    assert exact.converged.all()
+    assert single.converged.all()
+    cases = problems(name, train.features, train.labels, u, settings)
+    for i, problem in enumerate(cases):
+        assert 0 <= float(exact.gap[i]) <= 1e-10
+        assert 0 <= float(single.gap[i]) <= 1e-6
+        w, b = np.asarray(exact.coefficients[i]), float(exact.intercept[i])
+        best = problem.objective(w, b)
+        assert abs(best - float(exact.objective[i])) <= 1e-10 * best
+        assert problem.violation(w) <= 1e-10 * (np.abs(problem.directions) @ abs(w))
+        if name != "hinge":
+            mu = np.asarray(exact.multipliers[i])
+            # The intercept leaves sum(a) at rounding level, which the bound repairs.
+            assert best - dual_bound(problem, w, b, mu) <= 1e-8 * best
+        w, b = np.asarray(single.coefficients[i], float), float(single.intercept[i])
+        value = problem.objective(w, b)
+        assert value <= best * (1 + 1e-6)
+        assert abs(value - float(single.objective[i])) <= 1e-6 * best
+        price = float(abs(single.multipliers[i, 0])) * problem.violation(w)
+        assert value + price >= best * (1 - 1e-9)
+        assert problem.violation(w) <= 1e-6 * (np.abs(problem.directions) @ abs(w))
+
+
+# Batches and transformations.
+
+
+@pytest.fixture
+def case(table):
+    """A float32 table with pairwise directions and six settings."""
+    features, labels, groups = table
+    features = features.astype(np.float32)
+    u = directions_of(features, labels, groups, kind="pairwise")
+    settings = {k: v.astype(np.float32) for k, v in settings_for(u).items()}
+    return features, labels, u, settings
+
+
+def models(found):
+    """Coefficients and intercepts side by side."""
+    return np.column_stack([found.coefficients, found.intercept])
+
+
+@pytest.mark.parametrize("name", ["logistic", "hinge"])
+def test_a_batch_equals_a_loop_of_single_calls(name, case):
+    features, labels, u, settings = case
+    # Tight, so that both stop near the same point and not merely at the same value.
+    together = fit(name, features, labels, u, settings, precision=1e-9)
+    for i in range(M):
+        alone = solvers.fit_linear(
+            jnp.asarray(features),
+            jnp.asarray(labels),
+            loss=LOSSES[name],
+            directions=jnp.asarray(u),
+            ridge=jnp.asarray(settings["ridge"][i]),
+            tolerance=jnp.asarray(settings["tolerance"][i : i + 1]),
+            target=jnp.asarray(settings["target"][i : i + 1]),
+            lam=jnp.asarray(settings["lam"][i : i + 1]),
+            precision=1e-9,
+        )
+        np.testing.assert_allclose(models(alone)[0], models(together)[i], atol=2e-5)
+
+
+def test_scalar_settings_give_results_without_a_batch_axis(case):
+    features, labels, u, _ = case
+    x, y, rows = jnp.asarray(features), jnp.asarray(labels), jnp.asarray(u)
+    found = solvers.fit_linear(x, y, directions=rows, ridge=0.05, tolerance=0.1)
+    assert found.coefficients.shape == (D,)
+    assert found.multipliers.shape == (K,)
+    assert found.gap.shape == found.intercept.shape == found.converged.shape == ()
+    one = solvers.fit_linear(
+        x, y, directions=rows, ridge=0.05, tolerance=jnp.asarray([0.1])
+    )
+    assert one.coefficients.shape == (1, D)
+    np.testing.assert_array_equal(one.coefficients[0], found.coefficients)
+
+
+@pytest.mark.parametrize("name", ["logistic", "hinge"])
+def test_more_configurations_than_the_batch_keep_their_order(name, case):
+    features, labels, u, settings = case
+    whole = fit(name, features, labels, u, settings, precision=1e-9)
+    parts = fit(name, features, labels, u, settings, precision=1e-9, batch=4)
+    np.testing.assert_allclose(models(parts), models(whole), atol=2e-5)
+    order = np.array([5, 3, 0, 4, 2, 1])
+    shuffled = {k: v[order] for k, v in settings.items()}
+    moved = fit(name, features, labels, u, shuffled, precision=1e-9, batch=4)
+    np.testing.assert_allclose(models(moved), models(whole)[order], atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ["logistic", "hinge"])
+def test_jit_and_vmap(name, case):
+    features, labels, u, settings = case
+    y, rows = jnp.asarray(labels), jnp.asarray(u)
+    arrays = {k: jnp.asarray(v) for k, v in settings.items()}
+
+    @jax.jit
+    def inside(features, arrays):
+        return solvers.fit_linear(
+            features, y, loss=LOSSES[name], directions=rows, **arrays
+        )
+
+    x = jnp.asarray(features)
+    found, outside = inside(x, arrays), fit(name, features, labels, u, settings)
+    best = np.asarray(outside.objective)
+    # float32 throughout inside `jit`: its certificate says how far it came.
+    np.testing.assert_allclose(found.objective, best, rtol=1e-5)
+    assert (np.asarray(found.gap) <= 1e-5).all()
+    np.testing.assert_allclose(models(found), models(outside), atol=5e-3)
+    inside(x + 1, arrays)
+    assert inside._cache_size() == 1
+
+    broken = inside(x.at[3, 2].set(jnp.nan), arrays)
+    assert not broken.converged.any()
+
+    pair = jnp.stack([x, x[::-1] * 2])
+    both = jax.vmap(inside, in_axes=(0, None))(pair, arrays)
+    for i in range(2):
+        one = inside(pair[i], arrays)
+        np.testing.assert_allclose(both.objective[i], one.objective, rtol=1e-5)
+    assert jnp.isfinite(both.coefficients).all()
+
+
+def test_equal_shapes_share_one_compilation(case, caplog):
+    features, labels, u, settings = case
+    fit("logistic", features, labels, u, settings)
+    # Other values everywhere, equal shapes.
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        fit(
+            "logistic",
+            features + np.float32(0.5),
+            1 - labels,
+            2 * u,
+            {k: v * np.float32(0.9) for k, v in settings.items()},
+        )
+    compiled = [r.message for r in caplog.records if "Compiling" in r.message]
+    assert compiled == []
+
+
+# Trouble.
+
+
+def test_a_point_that_does_not_converge_says_so_and_harms_no_neighbour(case):
+    features, labels, u, settings = case
+    stopped = fit("hinge", features, labels, u, settings, max_iterations=1)
+    assert not stopped.converged.any()
+    for field in stopped:
+        assert bool(jnp.isfinite(field).all())
+    # One configuration that nothing can satisfy, among others that are easy.
+    impossible = {k: v.copy() for k, v in settings.items()}
+    impossible["tolerance"][3] = 0
+    impossible["target"][3] = [1.0, 1.0, 5.0]  # the third must be the difference: 0
+    for name in ("logistic", "hinge"):
+        found = fit(name, features, labels, u, impossible)
+        fine = fit(name, features, labels, u, settings)
+        others = [0, 1, 2, 4, 5]
+        assert not found.converged[3]
+        assert float(found.violation[3]) > 0.1
+        for field in found:
+            assert bool(jnp.isfinite(field).all())
+        assert found.converged[jnp.array(others)].all()
+        np.testing.assert_allclose(
+            found.objective[jnp.array(others)],
+            fine.objective[jnp.array(others)],
+            rtol=2e-6,
+        )
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("ridge", [1e-12, 1e12])
+def test_finite_input_gives_finite_output(ridge, name, case):
+    features, labels, u, settings = case
+    extreme = settings | {"ridge": np.full(M, ridge, np.float32)}
+    found = fit(name, features, labels, u, extreme)
+    for field in found:
+        assert bool(jnp.isfinite(field).all())
+
+
+GOOD = {
+    "features": np.arange(8.0, dtype=np.float32).reshape(4, 2) % 3,
+    "labels": np.array([0, 1, 0, 1]),
+    "directions": np.ones((1, 2), np.float32),
+}
+
+
+def with_entry(array, at, value):
+    changed = np.array(array, float)
+    changed[at] = value
+    return changed.astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"features": with_entry(GOOD["features"], (2, 1), np.nan)},
+            r"`features` must be finite.*features\[2, 1\] = nan",
+        ),
+        (
+            {"features": with_entry(GOOD["features"], (0, 1), np.inf)},
+            r"`features` must be finite.*features\[0, 1\] = inf",
+        ),
+        (
+            {"features": np.zeros((0, 2), np.float32), "labels": np.zeros(0, int)},
+            "`features` must be a table",
+        ),
+        (
+            {"features": np.zeros((4, 0), np.float32), "directions": np.ones((1, 0))},
+            "`features` must be a table",
+        ),
+        ({"labels": np.array([0, 1, 2, 1])}, r"`labels` must be 0 or 1.*\[2\] = 2"),
+        ({"labels": np.array([1, 1, 1, 1])}, "`labels` must hold both 0 and 1"),
+        (
+            {"labels": with_entry(GOOD["labels"], 1, np.nan)},
+            r"`labels` must be finite.*labels\[1\] = nan",
+        ),
+        (
+            {"weights": np.array([1.0, -1, 1, 1])},
+            r"`weights` must not be negative.*weights\[1\] = -1",
+        ),
+        ({"weights": np.zeros(4)}, "`weights` must have a positive entry"),
+        ({"weights": np.array([1, np.nan, 1, 1])}, r"`weights`.*weights\[1\] = nan"),
+        ({"ridge": 0.0}, "`ridge` must be above 0"),
+        ({"ridge": np.array([1.0, -1.0])}, r"`ridge` must be above 0.*ridge\[1\] = -1"),
+        ({"ridge": np.inf}, "`ridge` must be finite"),
+        ({"ridge": np.nan}, "`ridge` must be above 0"),
+        ({"tolerance": -0.1}, "`tolerance` must be at least 0"),
+        ({"tolerance": np.nan}, "`tolerance` must be at least 0"),
+        ({"lam": np.array([0.0, -2.0])}, r"`lam` must be at least 0.*lam\[1\] = -2"),
+        ({"lam": np.inf}, "`lam` must be finite"),
+        ({"target": np.nan}, "`target` must be finite"),
+        (
+            {"directions": np.array([[1.0, np.nan]], np.float32)},
+            r"`directions` must be finite.*\[0, 1\] = nan",
+        ),
+        (
+            {"ridge": np.ones(2), "lam": np.ones(3)},
+            "must be scalars or share one batch axis",
+        ),
+        (
+            {"ridge": np.ones(2), "tolerance": np.ones((3, 1))},
+            "must be scalars or share one batch axis",
+        ),
+        ({"ridge": np.ones((2, 1))}, "must be scalars or share one batch axis"),
+        ({"tolerance": np.ones((2, 3))}, r"`tolerance` of two axes must be \(m, 1\)"),
+        ({"target": np.ones((2, 3))}, r"`target` of two axes must be \(m, 1\)"),
+        ({"loss": erm.linear}, "`loss` must be erm.logistic.*'linear'"),
+    ],
+)
+def test_bad_input_is_named(changes, message):
+    arguments = GOOD | {"ridge": 0.1} | changes
+    arguments = {
+        k: jnp.asarray(v, jnp.float32)
+        if isinstance(v, np.ndarray) and v.dtype == float
+        else jnp.asarray(v)
+        if isinstance(v, np.ndarray)
+        else v
+        for k, v in arguments.items()
+    }
+    with pytest.raises(ValueError, match=message):
+        solvers.fit_linear(
+            arguments.pop("features"), arguments.pop("labels"), **arguments
+        )
+
+
+def test_lengths_that_differ_are_refused():
+    # The check behind the shape annotations, which users run without.
+    fit_linear = getattr(solvers.fit_linear, "__wrapped__", solvers.fit_linear)
+    x = jnp.asarray(GOOD["features"])
+    with pytest.raises(Exception, match=r"labels") as caught:
+        fit_linear(x, jnp.array([0, 1, 1]))
+    assert isinstance(caught.value, (ValueError, TypeError))
+    with pytest.raises(Exception, match=r"weights") as caught:
+        fit_linear(x, jnp.array([0, 1, 1, 0]), weights=jnp.ones(3))
+    assert isinstance(caught.value, (ValueError, TypeError))
+
+
+# augmented_lagrangian.
+
+
+def test_the_augmented_lagrangian_agrees_with_the_convex_solver(case):
+    features, labels, u, _ = case
+    x, y, rows = jnp.asarray(features), jnp.asarray(labels), jnp.asarray(u[:2])
+    exact = solvers.fit_linear(
+        x, y, directions=rows, ridge=0.05, tolerance=jnp.array([0.0, 0.1])
+    )
+
+    def objective(p):
+        risk = erm.empirical_risk(x @ p["w"] + p["b"], y, loss=erm.logistic)
+        return risk + 0.025 * jnp.vdot(p["w"], p["w"])
+
+    def solve(tolerance):
+        return solvers.augmented_lagrangian(
+            objective,
+            lambda p: rows @ p["w"],
+            {"w": jnp.zeros(D), "b": jnp.zeros(())},
+            tolerance=tolerance,
+            feasibility=1e-6,
+            stationarity=1e-5,
+        )
+
+    together = jax.vmap(solve)(jnp.array([0.0, 0.1]))
+    for i, tolerance in enumerate([0.0, 0.1]):
+        found = solve(tolerance)
+        assert bool(found.converged)
+        assert float(found.violation) <= 1e-6
+        assert float(found.stationarity) <= 1e-5
+        np.testing.assert_allclose(
+            found.params["w"], exact.coefficients[i], rtol=0, atol=1e-4
+        )
+        np.testing.assert_allclose(found.objective, exact.objective[i], rtol=1e-4)
+        np.testing.assert_allclose(
+            found.multipliers, exact.multipliers[i], rtol=0, atol=1e-3
+        )
+        assert bool(together.converged[i])
+        np.testing.assert_allclose(
+            together.params["w"][i], found.params["w"], rtol=0, atol=1e-4
+        )
+
+
+def test_the_augmented_lagrangian_bounds_the_risk_gap_of_a_network(table, rng):
+    features, labels, groups = table
+    x, y = jnp.asarray(features, jnp.float32), jnp.asarray(labels)
+    cond = notions.equal_opportunity(jnp.asarray(groups // 2), y, n_groups=2)
+    start = {
+        "first": jnp.asarray(rng.normal(size=(D, 4)) / 3, jnp.float32),
+        "second": jnp.asarray(rng.normal(size=4), jnp.float32),
+    }
+
+    def scores(p):
+        return jnp.tanh(x @ p["first"]) @ p["second"]
+
+    def objective(p):
+        size = sum(jnp.vdot(a, a) for a in jax.tree.leaves(p))
+        return erm.empirical_risk(scores(p), y, loss=erm.logistic) + 0.02 * size
+
+    def gap(p):
+        risks = erm.conditional_risks(scores(p), y, cond, loss=erm.logistic)
+        return risks[:, 0] - risks[:, 1]
+
+    @jax.jit
+    def solve(tolerance):
+        return solvers.augmented_lagrangian(objective, gap, start, tolerance=tolerance)
+
+    free, fair = solve(np.inf), solve(0.01)
+    assert bool(free.converged)
+    assert abs(float(gap(free.params)[0])) > 0.02
+    assert bool(fair.converged)
+    assert abs(float(gap(fair.params)[0])) <= 0.01 + 1e-4
+    np.testing.assert_allclose(objective(fair.params), fair.objective, rtol=1e-5)
+    # The bound has a price, and the multiplier says so.
+    assert float(fair.objective) > float(free.objective)
+    assert abs(float(fair.multipliers[0])) > 1e-3
+    assert float(free.multipliers[0]) == 0
+
+
+@pytest.mark.parametrize("optimizer", [optax.sgd(0.02), optax.adam(0.02)])
+def test_any_optax_transformation_will_do(optimizer):
+    # The nearest point to (0, 5) with equal coordinates.
+    found = solvers.augmented_lagrangian(
+        lambda p: jnp.sum(jnp.square(p - jnp.array([0.0, 5.0]))),
+        lambda p: p[:1] - p[1:],
+        jnp.array([0.0, 5.0]),
+        optimizer=optimizer,
+        steps=500,
+    )
+    assert bool(found.converged)
+    np.testing.assert_allclose(found.params, [2.5, 2.5], atol=1e-3)
+
+
+def test_an_infeasible_problem_is_reported():
+    found = solvers.augmented_lagrangian(
+        lambda p: jnp.sum(jnp.square(p)),
+        lambda p: jnp.stack([p[0] - 1, p[0] + 1]),
+        jnp.zeros(2),
+        rounds=6,
+    )
+    assert not bool(found.converged)
+    assert float(found.violation) >= 1 - 1e-4
+    for leaf in jax.tree.leaves(found):
+        assert bool(jnp.isfinite(leaf).all())
+
+
+def test_a_nan_objective_ends_with_the_last_finite_iterate():
+    # Falls towards 0, where it stops being defined.
+    found = solvers.augmented_lagrangian(
+        lambda p: jnp.where(p[0] > 0.5, p[0], jnp.nan),
+        lambda p: p[1:],
+        jnp.array([1.0, 0.0]),
+        optimizer=optax.sgd(0.2),
+        rounds=3,
+        steps=10,
+    )
+    assert not bool(found.converged)
+    np.testing.assert_allclose(found.params, [0.6, 0.0], atol=1e-6)
+    np.testing.assert_allclose(found.objective, 0.6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("params", "tolerance", "message"),
+    [
+        (np.array([np.nan], np.float32), 0.0, r"`params` must be finite"),
+        (np.array([1]), 0.0, r"`params` must be floating-point"),
+        (np.ones(1, np.float32), -1.0, r"`tolerance` must be at least 0"),
+    ],
+)
+def test_bad_starts_are_refused(params, tolerance, message):
+    with pytest.raises(ValueError, match=message):
+        solvers.augmented_lagrangian(
+            lambda p: p.sum(),
+            lambda p: p,
+            {"p": jnp.asarray(params)}["p"],
+            tolerance=tolerance,
+        )
