@@ -1,8 +1,10 @@
 """Fair machine learning as pure JAX functions; start from the README."""
 
+from . import barycenters as barycenters
 from . import checks as checks
 from . import datasets as datasets
 from . import erm as erm
+from . import frontiers as frontiers
 from . import metrics as metrics
 from . import notions as notions
 from . import orthogonality as orthogonality

@@ -18,9 +18,11 @@ from ._linear import (
     Settings,
     Smooth,
     State,
+    choose,
     matmul,
     penalty,
     resolve,
+    ridge_slope,
     slack_of_residual,
     to_model,
     to_point,
@@ -106,8 +108,9 @@ def majorise(
     rho = settings.ridge[None] * problem.ridge_spectrum[:, None]
 
     def step(base, gradient, multipliers, smoothness):
-        metric = jnp.maximum(smoothness * spectrum + rho, tiny)
-        pull = gradient + rho * base + matmul(directions.T, multipliers)
+        metric = jnp.maximum(smoothness[None] * spectrum + rho, tiny)
+        pull = gradient + matmul(directions.T, multipliers)
+        pull = pull + ridge_slope(problem, settings, base)
         point = base - pull / metric
         if directions.shape[0]:
             curvature = jnp.einsum("kp,lp,pm->klm", directions, directions, 1 / metric)
@@ -122,20 +125,19 @@ def majorise(
         fairness, slack = penalty(
             matmul(directions, state.point), state.multipliers, settings
         )
-        residual = gradient + rho * state.point
+        ridge = ridge_slope(problem, settings, state.point)
+        residual = gradient + ridge
         residual = residual + matmul(directions.T, state.multipliers)
-        ridge = (rho * jnp.square(state.point)).sum(axis=0) / 2
-        objective = risk + ridge + fairness
+        objective = risk + (ridge * state.point).sum(axis=0) / 2 + fairness
         gap = slack + slack_of_residual(residual, rho, state.point)
         converged = gap <= precision * objective
         state = state._replace(objective=objective, gap=gap, converged=converged)
         better = gap < best.gap
-        best = jax.tree.map(lambda a, b: jnp.where(better, a, b), state, best)
-        return state, best, state.point, gradient
+        return state, choose(better, state, best), state.point, gradient
 
     def ahead_of_point(state, best, previous, momentum):
         ahead = (momentum - 1) / (momentum + 2)
-        base = state.point + ahead * (state.point - previous)
+        base = state.point + ahead[None] * (state.point - previous)
         return state, best, base, risk_slope(problem, loss, base)
 
     def body(carry):
@@ -160,14 +162,9 @@ def majorise(
         smoothness = jnp.maximum(smoothness, least)
         point, multipliers, metric = step(base, gradient, state.multipliers, smoothness)
         uphill = (metric * (base - point) * (point - state.point)).sum(axis=0) > 0
-        kept = jnp.where(lost, best.point, state.point)
-        new = state._replace(
-            point=jnp.where(lost, best.point, point),
-            multipliers=jnp.where(lost, best.multipliers, multipliers),
-            objective=jnp.where(lost, best.objective, state.objective),
-            gap=jnp.where(lost, best.gap, state.gap),
-        )
-        new = jax.tree.map(lambda a, b: jnp.where(best.converged, a, b), best, new)
+        kept = choose(lost, best.point, state.point)
+        new = state._replace(point=point, multipliers=multipliers)
+        new = choose(lost | best.converged, best, new)
         taken = jnp.where(best.converged, 0, 1).astype(new.iterations.dtype)
         new = new._replace(iterations=state.iterations + taken)
         momentum = jnp.where(uphill | lost, 1, momentum + 1)

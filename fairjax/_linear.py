@@ -10,8 +10,8 @@ ridge are diagonal, for every ridge at once; badly scaled and collinear columns 
 harmless there, and a batch shares one eigendecomposition.
 
 *Methods.* For a smooth loss, accelerated proximal steps on a quadratic majoriser, two
-matrix products per step for the whole batch. Configurations they leave uncertified go
-one by one to a Newton method; the hinge goes to a primal-dual interior point method.
+matrix products per step for the whole batch. Configurations they leave uncertified, and
+all of the hinge's, go one by one to a Newton method.
 
 *Constraint and penalty.* Every method needs `argmin` of a quadratic plus
 `sum_k psi_k(<u_k, w>)`, psi the penalty with its bound; `resolve` solves it in the few
@@ -19,7 +19,7 @@ multipliers mu, and the multipliers give the certificate its dual point.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,7 @@ from jaxtyping import Array, Bool, Float, Int
 from . import erm
 
 Loss = Callable[[Array, Array], Array]
+Tree = TypeVar("Tree")
 
 # Rows per block: scores of one block and batch are all that is ever held per row.
 BLOCK = 65_536
@@ -159,8 +160,10 @@ def in_blocks(
 ) -> Data:
     """Splits rows into equal blocks of at most `BLOCK`; scales columns to 1."""
     n = features.shape[0]
-    scale = jnp.maximum(jnp.abs(features).max(axis=0), 1e-15)
-    features = features / scale
+    largest = jnp.maximum(jnp.abs(features).max(axis=0), 1e-15)
+    # A power of 2, so that nothing is rounded.
+    scale = jnp.ldexp(jnp.ones_like(largest), jnp.frexp(largest)[1] - 1)
+    features = features / scale[None, :]
     blocks = -(-n // BLOCK)
     rows = -(-n // blocks)
     extra = blocks * rows - n
@@ -211,19 +214,19 @@ def whiten(
     centre = jnp.zeros(n_features, dtype)
     if intercept:
         centre = jnp.einsum("br,brd->d", curvature / total, data.features)
-    centred = data.features - centre
+    centred = data.features - centre[None, None, :]
     variance = jnp.einsum("br,brd->d", curvature, jnp.square(centred))
     penalty = ridge / jnp.square(data.scale)
     scale = jnp.sqrt(variance + penalty)
-    scaled = centred / scale
+    scaled = centred / scale[None, None, :]
     second = moment(scaled, curvature)
     values, vectors = jnp.linalg.eigh(second + jnp.diag(penalty / jnp.square(scale)))
     scale = scale * data.scale
     root = jnp.sqrt(jnp.maximum(values, eps * n_features * values[-1]))
-    forward = vectors / root
+    forward = vectors / root[None, :]
     spectrum, rotation = jnp.linalg.eigh(matmul(forward.T, matmul(second, forward)))
     forward = matmul(forward, rotation)
-    to_whitened = matmul(rotation.T, (vectors * root).T) * scale
+    to_whitened = matmul(rotation.T, (vectors * root[None, :]).T) * scale[None, :]
     to_coefficients = forward / scale[:, None]
     design = matmul(scaled, forward)
     spectrum = jnp.maximum(spectrum, 0)
@@ -263,6 +266,28 @@ def to_model(problem: Problem, point: Array, *, intercept: bool) -> Model:
     coefficients = matmul(problem.to_coefficients, point)
     constant = point[-1] - problem.centre @ coefficients if intercept else 0 * point[0]
     return Model(coefficients, constant)
+
+
+def choose(flags: Bool[Array, "*m"], left: Tree, right: Tree) -> Tree:
+    """For every configuration, the leaves of one tree or of the other."""
+
+    def leaf(a, b):
+        ranks = (1,) * (a.ndim - flags.ndim)
+        return jnp.where(flags.reshape(ranks + flags.shape), a, b)
+
+    return jax.tree.map(leaf, left, right)
+
+
+def ridge_slope(
+    problem: Problem, settings: Settings, point: Float[Array, "p *m"]
+) -> Float[Array, "p *m"]:
+    """Gradient of the ridge term, whose value is half its product with `point`.
+
+    By way of the coefficients: what rounding leaves off the diagonal counts in float32
+    where there are more columns than rows.
+    """
+    coefficients = matmul(problem.to_coefficients, point)
+    return settings.ridge[None] * matmul(problem.to_coefficients.T, coefficients)
 
 
 def penalty(

@@ -1,10 +1,12 @@
 """Second-order steps: one configuration at a time, for what batched steps leave open.
 
-Newton's method finishes hard configurations of a smooth loss; the hinge, which has no
-second derivative, goes to a primal-dual interior point method. Both build one p x p
-system per step and solve its constraint exactly.
+Newton's method finishes hard configurations of a smooth loss. The hinge goes to a
+primal-dual interior point method, and what that leaves open to Newton's on a sequence
+of smoother losses. Both build one p x p system per step and solve its constraint
+exactly.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -18,10 +20,12 @@ from ._linear import (
     Settings,
     Smooth,
     State,
+    choose,
     matmul,
     moment,
     penalty,
     resolve,
+    ridge_slope,
     slack_of_residual,
     to_model,
     to_point,
@@ -78,9 +82,60 @@ def certify(
     fairness, complementarity = penalty(
         problem.directions @ point, multipliers, settings
     )
-    residual = pull + rho * point + problem.directions.T @ multipliers
-    objective = risk + (rho * jnp.square(point)).sum() / 2 + fairness
+    ridge = ridge_slope(problem, settings, point)
+    residual = pull + ridge + problem.directions.T @ multipliers
+    objective = risk + ridge @ point / 2 + fairness
     return objective, slack + complementarity + slack_of_residual(residual, rho, point)
+
+
+class Pointwise(NamedTuple):
+    """A loss at given scores, per sample, with what Newton's method needs of it.
+
+    Attributes:
+        risk: the loss itself.
+        value: what is minimised: the loss, or its smooth lower bound.
+        slope: derivative of `value`, minus the dual point.
+        curvature: its second derivative.
+        slack: what the dual point costs the certificate, 0 for a smooth loss.
+    """
+
+    risk: Float[Array, "blocks rows"]
+    value: Float[Array, "blocks rows"]
+    slope: Float[Array, "blocks rows"]
+    curvature: Float[Array, "blocks rows"]
+    slack: Float[Array, "blocks rows"]
+
+
+def smooth(loss: Smooth, scores: Array, labels: Array) -> Pointwise:
+    """A loss that is its own smooth version."""
+    value = loss.value(scores, labels)
+    return Pointwise(
+        value,
+        value,
+        loss.slope(scores, labels),
+        loss.curvature(scores, labels),
+        jnp.zeros_like(value),
+    )
+
+
+def smoothed_hinge(width: Array, scores: Array, labels: Array) -> Pointwise:
+    """The hinge with its kink rounded over `width` (Nesterov, 2005).
+
+    `max_{0 <= a <= 1} a m - width a^2 / 2` with the shortfall `m = 1 - y f`; the
+    maximiser `a` is a dual point of the hinge itself.
+    """
+    signs = 2 * labels - 1
+    short = 1 - signs * scores
+    share = jnp.clip(short / width, 0, 1)
+    inside = (short > 0) & (short < width)
+    risk = jnp.maximum(short, 0)
+    return Pointwise(
+        risk,
+        share * short - width * jnp.square(share) / 2,
+        -signs * share,
+        jnp.where(inside, 1 / width, 0),
+        risk - share * short,
+    )
 
 
 def newton(
@@ -88,41 +143,64 @@ def newton(
     settings: Settings,
     start: State,
     *,
-    loss: Smooth,
+    loss: Smooth | None,
     precision: float,
     max_iterations: int,
 ) -> State:
-    """Damped Newton for one configuration of a smooth loss.
+    """Damped Newton for one configuration; `loss` None means the hinge.
 
     The second-order model is solved with its constraint, so iterates stay feasible; the
-    step is the first of 1, 1/2, ..., 2^-20 that decreases the objective enough. The
-    point with the smallest gap is kept. A batch runs it one by one (`lax.map`), which
-    holds one Hessian at a time.
+    step is the best of 1, 1/2, ..., 2^-20, if one decreases the objective. The point
+    with the smallest gap is kept.
+
+    Without such a step the model is damped more (Levenberg and Marquardt).
+
+    The hinge is smoothed, less and less: whenever the gap is mostly the smoothing's,
+    its width shrinks threefold. The price of a width falls faster than the width,
+    because fewer and fewer samples are inside it.
     """
     rho = settings.ridge * problem.ridge_spectrum
-    eps = jnp.finfo(rho.dtype).eps
-    halvings = 0.5 ** jnp.arange(21, dtype=rho.dtype)
+    dtype = rho.dtype
+    eps = jnp.finfo(dtype).eps
+    halvings = 0.5 ** jnp.arange(21, dtype=dtype)
+    mass, labels = problem.mass, problem.labels
 
-    def objective_along(scores, moves, point, move):
+    def pointwise(scores, width):
+        if loss is None:
+            return smoothed_hinge(width, scores, labels)
+        return smooth(loss, scores, labels)
+
+    def objective_along(scores, moves, point, move, width, multipliers):
         def total(step):
             at = point + step * move
-            risk = (
-                problem.mass * loss.value(scores + step * moves, problem.labels)
-            ).sum()
-            fairness, _ = penalty(
-                problem.directions @ at, jnp.zeros_like(start.multipliers), settings
-            )
-            return risk + (rho * jnp.square(at)).sum() / 2 + fairness
+            risk = (mass * pointwise(scores + step * moves, width).value).sum()
+            gaps = problem.directions @ at
+            fairness, _ = penalty(gaps, jnp.zeros_like(gaps), settings)
+            # A start outside the bounds by rounding must be free to come back.
+            excess = jnp.abs(gaps - jnp.clip(gaps, settings.lower, settings.upper))
+            fairness = fairness + 2 * jnp.abs(multipliers) @ excess
+            return risk + ridge_slope(problem, settings, at) @ at / 2 + fairness
 
-        return jax.lax.map(total, jnp.concatenate([jnp.zeros(1, rho.dtype), halvings]))
+        return jax.lax.map(total, jnp.concatenate([jnp.zeros(1, dtype), halvings]))
 
     def body(carry):
-        count, point, multipliers, best = carry
+        count, point, multipliers, width, damping, best = carry
         scores = problem.design @ point
-        slopes = problem.mass * loss.slope(scores, problem.labels)
-        pull = jnp.einsum("brp,br->p", problem.design, slopes, precision="highest")
-        risk = (problem.mass * loss.value(scores, problem.labels)).sum()
-        objective, gap = certify(problem, settings, rho, point, multipliers, risk, pull)
+        at = pointwise(scores, width)
+        pull = jnp.einsum(
+            "brp,br->p", problem.design, mass * at.slope, precision="highest"
+        )
+        slack = (mass * at.slack).sum()
+        objective, gap = certify(
+            problem,
+            settings,
+            rho,
+            point,
+            multipliers,
+            (mass * at.risk).sum(),
+            pull,
+            slack=slack,
+        )
         here = State(
             point,
             multipliers,
@@ -131,41 +209,45 @@ def newton(
             start.iterations + count,
             gap <= precision * objective,
         )
-        best = jax.tree.map(lambda a, b: jnp.where(gap < best.gap, a, b), here, best)
-        hessian = moment(
-            problem.design, problem.mass * loss.curvature(scores, problem.labels)
-        )
+        best = choose(gap < best.gap, here, best)
+        gradient = pull + ridge_slope(problem, settings, point)
+        hessian = moment(problem.design, mass * at.curvature)
         move, multipliers = newton_step(
             problem,
             settings,
             hessian,
             rho,
-            pull + rho * point,
+            gradient,
             point,
             multipliers,
-            damping=10 * eps * (jnp.trace(hessian) + problem.spectrum.sum()),
+            damping=damping * (jnp.trace(hessian) + problem.spectrum.sum()),
         )
-        values = objective_along(scores, problem.design @ move, point, move)
-        decrease = (pull + rho * point) @ move
+        values = objective_along(
+            scores, problem.design @ move, point, move, width, multipliers
+        )
         noise = 4 * eps * jnp.abs(values[0])
-        enough = values[1:] <= values[0] + 1e-4 * halvings * decrease + noise
-        step = jnp.where(enough.any(), halvings[jnp.argmax(enough)], 0)
+        enough = values[1:].min() <= values[0] + noise
+        step = jnp.where(enough, halvings[jnp.argmin(values[1:])], 0)
         new = point + step * move
         good = jnp.isfinite(new).all()
         new = jnp.where(good, new, point)
         stuck = (step == 0) | ~good
-        count = jnp.where(stuck, jnp.int32(max_iterations), count + 1)
-        return count, new, multipliers, best._replace(iterations=here.iterations)
+        damping = jnp.where(stuck, 100 * damping, jnp.maximum(damping / 100, 10 * eps))
+        width = jnp.where(gap <= 2 * slack, width / 3, width)
+        best = best._replace(iterations=here.iterations)
+        return count + 1, new, multipliers, width, damping, best
 
     def unfinished(carry):
-        count, _, _, best = carry
-        return (count < max_iterations) & ~best.converged
+        count, *_, damping, best = carry
+        return (count < max_iterations) & (damping < 1) & ~best.converged
 
     first = (
         jnp.int32(0),
         start.point,
         start.multipliers,
-        start._replace(gap=jnp.inf * start.gap),
+        jnp.asarray(2, dtype),
+        jnp.asarray(10 * eps, dtype),
+        start._replace(gap=jnp.full_like(start.gap, jnp.inf)),
     )
     return jax.lax.while_loop(unfinished, body, first)[-1]
 
@@ -235,8 +317,9 @@ def interior_point(
         here = State(
             x.point, x.multipliers, objective, gap, count, gap <= precision * objective
         )
-        best = jax.tree.map(lambda a, b: jnp.where(gap < best.gap, a, b), here, best)
+        best = choose(gap < best.gap, here, best)
 
+        ridge = ridge_slope(problem, settings, x.point)
         weight = 1 / (x.over / x.alpha + x.under / x.rest + delta)
         split = margins - 1 + x.under - x.over
         hessian = moment(problem.design, mass * weight)
@@ -244,7 +327,7 @@ def interior_point(
 
         def direction(right_over, right_under):
             q = right_over / x.alpha - right_under / x.rest - split
-            gradient = rho * x.point + pull_of(x.alpha + weight * q)
+            gradient = ridge + pull_of(x.alpha + weight * q)
             move, multipliers = newton_step(
                 problem,
                 settings,
@@ -331,12 +414,16 @@ def second_order(
     bound = 1.0 if loss is None else loss.bound
     problem = whiten(data, data.mass * bound, centre, intercept=intercept)
     state = state._replace(point=to_point(problem, model, intercept=intercept))
+
     limits = {"precision": precision, "max_iterations": max_iterations}
 
     def refine(setting, state):
-        if loss is None:
-            return interior_point(problem, setting, state, **limits)
-        return newton(problem, setting, state, loss=loss, **limits)
+        finish = functools.partial(newton, problem, setting, loss=loss, **limits)
+        if loss is not None:
+            return finish(state)
+        # Whichever is stopped short by a data set, the other one seldom is.
+        found = interior_point(problem, setting, state, **limits)
+        return jax.lax.cond(found.converged, lambda found: found, finish, found)
 
     def one(chosen):
         setting = jax.tree.map(lambda a: a[..., chosen], settings)

@@ -326,18 +326,7 @@ def price(map: BarycenterMap) -> Float[Array, ""]:
     References:
         Chzhen et al., NeurIPS 2020: the minimum of the barycenter problem.
     """
-    index = jnp.arange(map.scores.shape[0], dtype=jnp.int32)
-    after = jnp.searchsorted(map.cdf[:, 0], index, side="right").astype(jnp.int32)
-    start, stop = map.cdf[after - 1, 0], map.cdf[after - 1, 1]
-    inside = index < stop
-    ties = jnp.zeros(index.shape, jnp.uint32)
-    moved = jnp.where(inside, map.scores - interp(map, map.scores, after - 1, ties), 0)
-    own = _mass_before(map, index + 1, start) - _mass_before(map, index, start)
-    total = jnp.maximum(_mass_before(map, stop, start), 1)
-    share = map.shares[after - 1] * (
-        own.astype(moved.dtype) / total.astype(moved.dtype)
-    )
-    return jnp.sum(jnp.where(inside, share, 0) * jnp.square(moved))
+    return _price(map)
 
 
 def repair_for(
@@ -504,19 +493,8 @@ def sketch_update(
         checks.check_weights(weights, n=n)
     scores, codes = _floating(scores), _codes(groups, n_groups)
     scores = scores.astype(sketch.edges.dtype)
-    known = codes < n_groups
     mass = jnp.ones(n) if weights is None else _floating(weights)
-    mass = jnp.where(known, mass.astype(scores.dtype), 0)
-    mass = jnp.where(known & ((mass < 0) | ~jnp.isfinite(scores)), jnp.nan, mass)
-    bins = jnp.searchsorted(sketch.edges, scores, side="right", method="scan")
-    anchor = sketch.edges[jnp.maximum(bins - 1, 0)]
-    offset = jnp.where(mass > 0, mass * (scores - anchor), 0)
-    at = (codes, bins)
-    return Sketch(
-        sketch.edges,
-        sketch.counts.at[at].add(mass, mode="drop"),
-        sketch.offsets.at[at].add(offset, mode="drop"),
-    )
+    return _update(sketch, scores, codes, mass.astype(scores.dtype))
 
 
 def sketch_merge(left: Sketch, right: Sketch) -> Sketch:
@@ -560,6 +538,19 @@ def fit_sketch(sketch: Sketch) -> BarycenterMap:
     return fit_map(
         means.ravel(), groups, n_groups=n_groups, weights=sketch.counts.ravel()
     )
+
+
+@jax.jit
+def _update(sketch, scores, codes, mass):
+    known = codes < sketch.counts.shape[0]
+    mass = jnp.where(known, mass, 0)
+    mass = jnp.where(known & ((mass < 0) | ~jnp.isfinite(scores)), jnp.nan, mass)
+    bins = jnp.searchsorted(sketch.edges, scores, side="right", method="scan")
+    offset = scores - sketch.edges[jnp.maximum(bins - 1, 0)]
+    offset = jnp.where(mass > 0, mass * offset, 0)
+    counts = sketch.counts.at[codes, bins].add(mass, mode="drop")
+    offsets = sketch.offsets.at[codes, bins].add(offset, mode="drop")
+    return Sketch(sketch.edges, counts, offsets)
 
 
 @partial(jax.jit, static_argnames="n_groups")
@@ -625,6 +616,22 @@ def _apply(map, inputs, outputs, codes, ties, repair, *, variant):
     # Averages round; the correction is exact, and leaves the gradient as it is.
     fair = fair + lax.stop_gradient(jnp.clip(fair, low, high) - fair)
     return jnp.where(good, _blend(outputs, fair, repair), jnp.nan)
+
+
+@jax.jit
+def _price(map):
+    index = jnp.arange(map.scores.shape[0], dtype=jnp.int32)
+    after = jnp.searchsorted(map.cdf[:, 0], index, side="right").astype(jnp.int32)
+    start, stop = map.cdf[after - 1, 0], map.cdf[after - 1, 1]
+    inside = index < stop
+    ties = jnp.zeros(index.shape, jnp.uint32)
+    moved = jnp.where(inside, map.scores - interp(map, map.scores, after - 1, ties), 0)
+    own = _mass_before(map, index + 1, start) - _mass_before(map, index, start)
+    total = jnp.maximum(_mass_before(map, stop, start), 1)
+    share = map.shares[after - 1] * (
+        own.astype(moved.dtype) / total.astype(moved.dtype)
+    )
+    return jnp.sum(jnp.where(inside, share, 0) * jnp.square(moved))
 
 
 def _average(map, value, scores):

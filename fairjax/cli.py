@@ -89,21 +89,29 @@ class Panel(NamedTuple):
     mean: frontiers.Frontier
 
 
-@app.callback(invoke_without_command=True)
+def _print_version(wanted: bool) -> bool:
+    if wanted:
+        print(importlib.metadata.version("fairjax"))
+        raise typer.Exit
+    return wanted
+
+
+@app.callback()
 def fairjax(
-    context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version.")
+        bool,
+        typer.Option(
+            "--version",
+            help="Print the version.",
+            callback=_print_version,
+            is_eager=True,
+        ),
     ] = False,
 ) -> None:
     """Fair machine learning: how much accuracy does fairness cost?
 
     Try `fairjax sweep`, and `fairjax sweep --help`.
     """
-    if version:
-        typer.echo(importlib.metadata.version("fairjax"))
-    elif context.invoked_subcommand is None:
-        typer.echo(context.get_help())
 
 
 @app.command()
@@ -332,7 +340,7 @@ def main() -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
-        status = app(standalone_mode=False)
+        status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         print("fairjax: stopped; nothing was written.", file=sys.stderr)
         status = 130
@@ -365,7 +373,7 @@ def _choose(name: str, table: Mapping[str, T], *, option: str) -> T:
         near = difflib.get_close_matches(name, table, n=1)
         raise ValueError(
             f"`{option}` must be one of {', '.join(table)}, but is {name!r}."
-            + f" Did you mean {near[0]}?" * bool(near)
+            + "".join(f" Did you mean {other}?" for other in near)
         )
     return table[name]
 

@@ -78,7 +78,8 @@ def fit_linear(
         features: samples; masked-out rows must be finite too.
         labels: 0 or 1 (any real numbers for `erm.squared`); both must occur.
         loss: static; `erm.logistic`, `erm.squared_hinge`, `erm.squared` (smooth:
-            batched steps) or `erm.hinge` (interior point, one configuration at a time).
+            batched steps) or `erm.hinge` (second-order steps, one
+            configuration at a time).
         ridge: weight of the ridge term, above 0; scalar or `(m,)`.
         directions: the `u_k`, from `orthogonality.directions`; none means no fairness
             term.
@@ -102,7 +103,7 @@ def fit_linear(
         One model per configuration, without a leading axis when all are scalars.
         Configurations next to each other in the batch start from one another's
         solutions. Cost: about 30 steps of `4 n d` operations per smooth configuration
-        and 20 of `2 n d^2` per hinge configuration; memory three copies of the features
+        and 30 of `2 n d^2` per hinge configuration; memory three copies of the features
         plus `batch` scores per row, whatever the number of configurations.
 
     Raises:
@@ -177,7 +178,7 @@ def augmented_lagrangian(
     params: Params,
     *,
     tolerance: ArrayLike = 0.0,
-    optimizer: optax.GradientTransformationExtraArgs | None = None,
+    optimizer: optax.GradientTransformation | None = None,
     feasibility: ArrayLike = 1e-4,
     stationarity: ArrayLike = 1e-3,
     rounds: int = 20,
@@ -231,7 +232,9 @@ def augmented_lagrangian(
                 f"{jnp.result_type(leaf)}. Convert it with `.astype(float)`."
             )
     checks.check_nonnegative(tolerance, name="tolerance")
-    optimizer = optax.lbfgs() if optimizer is None else optimizer
+    optimizer = optax.with_extra_args_support(
+        optax.lbfgs() if optimizer is None else optimizer
+    )
     params = jax.tree.map(jnp.asarray, params)
     gaps = jax.eval_shape(constraints, params)
     bounds = jnp.broadcast_to(jnp.asarray(tolerance, gaps.dtype), gaps.shape)
@@ -247,19 +250,27 @@ def augmented_lagrangian(
             shifted = constraints(p) + multipliers / rho
             return objective(p) + rho / 2 * jnp.square(excess(shifted)).sum()
 
-        slope = optax.value_and_grad_from_state(lagrangian)
+        # Optimisers with a line search keep the value at the new point; others do not.
+        start = optimizer.init(params)
+        known = optax.tree.get(start, "value", default=None) is not None
+        slope = optax.value_and_grad_from_state(lagrangian) if known else None
 
         def step(carry):
             count, params, state, _ = carry
-            value, gradient = slope(params, state=state)
-            updates, state = optimizer.update(
-                gradient,
-                state,
-                params,
-                value=value,
-                grad=gradient,
-                value_fn=lagrangian,
-            )
+            if slope is None:
+                value, gradient = jax.value_and_grad(lagrangian)(params)
+            else:
+                value, gradient = slope(params, state=state)
+            # optax counts in integers and decays in floats: its own promotion holds.
+            with jax.numpy_dtype_promotion("standard"):
+                updates, state = optimizer.update(
+                    gradient,
+                    state,
+                    params,
+                    value=value,
+                    grad=gradient,
+                    value_fn=lagrangian,
+                )
             new = optax.apply_updates(params, updates)
             good = jnp.isfinite(lagrangian(new))
             new = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, params)
@@ -271,8 +282,8 @@ def augmented_lagrangian(
             return (count < steps) & (norm > stationarity)
 
         norm = optax.tree.norm(jax.grad(lagrangian)(params))
-        start = (jnp.int32(0), params, optimizer.init(params), norm)
-        count, params, _, norm = jax.lax.while_loop(unfinished, step, start)
+        first = (jnp.int32(0), params, start, norm)
+        count, params, _, norm = jax.lax.while_loop(unfinished, step, first)
         return params, norm, count
 
     def body(carry):

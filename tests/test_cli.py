@@ -261,7 +261,7 @@ def test_a_failing_run_leaves_older_output_as_it_was(
 
 
 def test_help_and_version():
-    result = CliRunner().invoke(cli.app, [])
+    result = CliRunner().invoke(cli.app, ["--help"])
     assert result.exit_code == 0
     assert "sweep" in result.stdout
     text = CliRunner().invoke(cli.app, ["sweep", "--help"]).stdout
