@@ -374,3 +374,47 @@ def resolve(
 
     start = ((multipliers, gaps), jnp.asarray(jnp.inf, gaps.dtype), jnp.int32(0))
     return jax.lax.while_loop(unsettled, sweep, start)[0][0]
+
+
+def resolve_exactly(
+    curvature: Float[Array, "k k"],
+    gaps: Float[Array, " k"],
+    multipliers: Float[Array, " k"],
+    settings: Settings,
+) -> Float[Array, " k"]:
+    """`resolve`, then the linear system of the bounds and penalties it found active.
+
+    Coordinate descent is slow where directions depend on each other and curvatures are
+    far apart, as they are under second-order models; their few equations are not.
+    """
+    found = resolve(curvature, gaps, multipliers, settings)
+    if gaps.shape[0] < 2:
+        return found
+    lam = settings.lam
+    own = jnp.diag(curvature)
+
+    def step(mu):
+        at = gaps - curvature @ (mu - multipliers)
+        free = (at + own * mu) / (1 + 2 * lam * own)
+        bounded = (free <= settings.lower) | (free >= settings.upper)
+        bound = jnp.clip(free, settings.lower, settings.upper)
+        priced = (lam > 0) & ~bounded
+        compliance = jnp.where(priced, 1 / jnp.where(lam > 0, 2 * lam, 1), 0)
+        active = (bounded | priced) & (own > 0)
+        miss = jnp.where(active, at - jnp.where(priced, compliance * mu, bound), 0)
+        both = active[:, None] & active[None, :]
+        system = jnp.where(both, curvature + jnp.diag(compliance), 0)
+        values, vectors = jnp.linalg.eigh(system)
+        eps = 10 * gaps.shape[0] * jnp.finfo(gaps.dtype).eps
+        keep = values > eps * jnp.abs(values).max()
+        change = (vectors.T @ miss) * jnp.where(keep, 1 / jnp.where(keep, values, 1), 0)
+        return mu + vectors @ change, jnp.abs(miss).max()
+
+    def better(_, carry):
+        mu, best, least = carry
+        new, miss = step(mu)
+        best = jnp.where(miss < least, mu, best)
+        return new, best, jnp.fmin(miss, least)
+
+    most = jnp.asarray(jnp.inf, gaps.dtype)
+    return jax.lax.fori_loop(0, 8, better, (found, found, most))[1]

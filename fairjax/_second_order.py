@@ -24,7 +24,7 @@ from ._linear import (
     matmul,
     moment,
     penalty,
-    resolve,
+    resolve_exactly,
     ridge_slope,
     slack_of_residual,
     to_model,
@@ -61,7 +61,9 @@ def newton_step(
         reach = solve(directions.T)
         curvature = matmul(directions, reach)
         gaps = directions @ (point + move)
-        new = resolve((curvature + curvature.T) / 2, gaps, multipliers, settings)
+        new = resolve_exactly(
+            (curvature + curvature.T) / 2, gaps, multipliers, settings
+        )
         move = move - reach @ (new - multipliers)
         multipliers = new
     return move, multipliers

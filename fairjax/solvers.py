@@ -26,7 +26,8 @@ class LinearFit(NamedTuple):
     Attributes:
         coefficients: one row per configuration.
         intercept: 0 when none was asked for.
-        objective: risk + ridge term + penalty [units of the loss].
+        objective: risk + ridge term + penalty [units of the loss], known to about four
+            times the precision asked for: the features are rounded once.
         gap: relative duality gap: the optimum is at least `objective * (1 - gap)`.
         violation: by how much the worst bound is exceeded [units of the score].
         multipliers: price of each bound, `-d optimum / d tolerance` up to sign, and
