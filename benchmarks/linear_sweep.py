@@ -13,8 +13,9 @@ time includes compilation.
 
 Answer so far (2 cores; jax 0.12.0.1, Python 3.13): 64 configurations take 2.79 s cold
 and 0.73 s warm at a relative gap of 9.8e-07, with 234 MB on top of the data. Three
-quarters of the cold time are compilation. The whole script takes longer than 330 s, most
-of it in scikit-learn's loop, and has not yet been run to its end: no ratio is claimed.
+quarters of the cold time are compilation. The whole script takes longer than 330 s,
+most of it in scikit-learn's loop, and has not yet been run to its end: no ratio is
+claimed.
 
     python benchmarks/linear_sweep.py            # Adult; many minutes
     python benchmarks/linear_sweep.py --smoke    # toy problem; seconds
