@@ -59,12 +59,12 @@ def named_split(column: Frame) -> Bool[np.ndarray, " n"]:
 
 
 def favourable(
-    column: Frame, *, target: str, positive: object
+    column: Frame, *, target: str, positive: object, argument: str = "target"
 ) -> tuple[Bool[np.ndarray, " n"], str]:
     """Which rows have the favourable value, and the text of that value."""
     for row in np.flatnonzero(column.isna().to_numpy())[:1]:
         raise ValueError(
-            f"`target`: column {target!r} is empty in data row "
+            f"`{argument}`: column {target!r} is empty in data row "
             f"{column.index[row] + 1}. Pass `drop_missing=True` to leave such rows out."
         )
     texts = as_text(column)
@@ -72,7 +72,7 @@ def favourable(
     shown = ", ".join(map(repr, values[:8].tolist())) + ", ..." * (values.size > 8)
     if values.size < 2:
         raise ValueError(
-            f"`target`: column {target!r} must hold two values or more, but holds "
+            f"`{argument}`: column {target!r} must hold two values or more, but holds "
             f"only {shown}: there is nothing to learn."
         )
     if positive is None:
