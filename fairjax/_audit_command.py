@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from . import _canvas, _files, _score_tables, _terminal, plots, sweeps
-from ._score_measures import LEVEL, Gap, gaps, in_order
+from ._score_measures import LEVEL, Gap, chance, gaps, in_order
 from ._score_tables import Columns, Labels, Rows
 from ._terminal import plain
 
@@ -133,12 +133,12 @@ def _numbers(
     n_groups: int,
 ) -> tuple[list[str], list[list[float]]]:
     """The numbers of each group, and their names."""
-    head = ["rows", "mean", "10 %", "median", "90 %"]
+    head = ["rows", "mean", "10%", "median", "90%"]
     head += ["selected"] * (decisions is not None)
     if labels is not None and not labels.binary:
-        head += ["mean label", "mean error", "mean sq. error"]
+        head += ["mean label", "mean error", "mean squared error"]
     elif labels is not None:
-        head += ["positives", "true pos.", "false pos.", "accuracy"]
+        head += ["positives", "true positive rate", "false positive rate", "accuracy"]
     table = []
     for group in range(n_groups):
         mine = rows.groups == group
@@ -207,6 +207,7 @@ def _sentences(
             " with a positive label": labels.values == 1,
             " without a positive label": labels.values == 0,
         }
+    said.append(chance(rows.groups))
     small = [
         f"{name}{words} ({size:,})"
         for words, where in cells.items()
@@ -242,15 +243,21 @@ def _gap_cells(found: Found) -> list[list[str]]:
     return [[gap.name, *(_shown("", value) for value in gap[1:])] for gap in found.gaps]
 
 
-_GAP_HEAD = ["between groups", "gap", "from", "to"]
+_GAP_HEAD = ["between groups", "gap", f"{LEVEL:.0%} from", "to"]
+_SCORES = 5  # Numbers of a group that concern its scores alone.
 
 
 def _tables(found: Found, names: tuple[str, ...]) -> list[_terminal.Table]:
-    head = ["group", *(name.replace(" ", "\n") for name in found.head)]
-    return [
-        _terminal.table("", head, _group_cells(found, names)),
-        _terminal.table("", _GAP_HEAD, _gap_cells(found)),
+    """Two narrow tables of the groups, and one of the gaps."""
+    cells = _group_cells(found, names)
+    head = ["group", *found.head]
+    drawn = [
+        _terminal.table("", head[: _SCORES + 1], [c[: _SCORES + 1] for c in cells])
     ]
+    if len(found.head) > _SCORES:
+        rest = [[c[0], *c[_SCORES + 1 :]] for c in cells]
+        drawn.append(_terminal.table("", [head[0], *head[_SCORES + 1 :]], rest))
+    return [*drawn, _terminal.table("", _GAP_HEAD, _gap_cells(found))]
 
 
 def _write(

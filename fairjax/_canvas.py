@@ -71,7 +71,7 @@ def file_format(path: str | os.PathLike[str]) -> str:
         ValueError: for a suffix that matplotlib does not write.
         ImportError: without matplotlib.
     """
-    formats = blank(1, 1).canvas.get_supported_filetypes()
+    formats = blank(1.0, 1.0).canvas.get_supported_filetypes()
     suffix = pathlib.Path(path).suffix[1:].lower()
     if suffix not in formats:
         raise ValueError(

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from . import _canvas, _files, _score_tables, _terminal, barycenters, plots
-from ._score_measures import Distances, distances_between
+from ._score_measures import Distances, chance, distances_between
 from ._score_tables import Columns, Rows
 
 TIED = 0.01  # Of a group with one score; fewer move the KS distance by less.
@@ -93,7 +93,7 @@ def run(
         console.print(_group_table(rows, known, found, names))
         console.print(_distance_table(found))
     sentences = [_source(scores, calibration, known, repair=repair, jitter=jitter)]
-    sentences += _conclusion(found)
+    sentences += [*_conclusion(found), chance(rows.groups)]
     sentences += _doubts(rows, known, names, jitter=jitter, repair=repair)
     sentences += [f"Wrote {out}: {scores.name} with the column {column!r}."]
     sentences += [f"Wrote {picture}."] * (picture is not None)

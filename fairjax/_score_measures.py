@@ -242,3 +242,24 @@ def in_order(
         None if labels is None else jnp.asarray(labels[order]),
         binary,
     )
+
+
+def chance(groups: Int[np.ndarray, " n"]) -> str:
+    """What KS distance the sizes of the groups would explain, in a sentence.
+
+    References:
+        Smirnov, *Table for estimating the goodness of fit of empirical distributions*,
+        Annals of Mathematical Statistics 1948: the limit law of the distance.
+    """
+    sizes = np.sort(np.bincount(groups))
+    sizes = sizes[sizes > 0]
+    if sizes.size < 2:
+        return "All rows are of one group, so there is no distance to see."
+    small, large = sizes[:2]
+    tail = np.sqrt(-np.log((1 - LEVEL) / 2) / 2)
+    bound = min(tail * np.sqrt(1 / small + 1 / large), 1.0)
+    return (
+        f"By chance alone, two groups of {small:,} and {large:,} rows with one "
+        f"distribution stay below a KS distance of {bound:.2g} in {LEVEL:.0%} of "
+        f"samples."
+    )

@@ -31,12 +31,15 @@ def line(message: object) -> str:
 
 @contextlib.contextmanager
 def one_line() -> Iterator[None]:
-    """What the user can mend is told in one line, without a traceback."""
+    """What the user can mend, or has stopped, is told in one line, not a traceback."""
     try:
         yield
     except (ValueError, OSError, ImportError) as error:
         print(line(error), file=sys.stderr)
         raise typer.Exit(2) from error
+    except KeyboardInterrupt as stop:
+        print(line("stopped; nothing was written."), file=sys.stderr)
+        raise typer.Exit(130) from stop
 
 
 def console(stream: TextIO) -> Console:

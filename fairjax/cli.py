@@ -403,9 +403,6 @@ def main() -> NoReturn:
         status = app(
             sys.argv[1:] or ["--help"], prog_name="fairjax", standalone_mode=False
         )
-    except (KeyboardInterrupt, typer.Abort):
-        print("fairjax: stopped; nothing was written.", file=sys.stderr)
-        status = 130
     except Exception as error:
         # Usage errors; their class is typer's own in some versions, click's in others.
         message = getattr(error, "format_message", None)

@@ -74,7 +74,8 @@ LAYERS = {
         lazy="matplotlib",
     ),
     "cli": Layer(
-        "_terminal _options _score_tables _sweep_command _repair_command _audit_command",
+        "_terminal _options _score_tables _sweep_command _repair_command "
+        "_audit_command",
         "jax typer rich",
     ),
     "__init__": Layer(
