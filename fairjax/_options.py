@@ -24,7 +24,10 @@ Weight = Annotated[
     typer.Option(metavar="COLUMN", help="Sample weights; they count as repetitions."),
 ]
 Sep = Annotated[
-    str, typer.Option(metavar="CHARACTER", help="What stands between entries.")
+    str,
+    typer.Option(
+        metavar="CHARACTER", help=r"What stands between entries; \t for a tab."
+    ),
 ]
 Encoding = Annotated[str, typer.Option(metavar="NAME", help="Of the file's text.")]
 Quiet = Annotated[

@@ -94,7 +94,7 @@ def run(
         console.print(_distance_table(found))
     sentences = [_source(scores, calibration, known, repair=repair, jitter=jitter)]
     sentences += [*_conclusion(found), chance(rows.groups)]
-    sentences += _doubts(rows, known, names, jitter=jitter, repair=repair)
+    sentences += _doubts(rows, known, found, names, jitter=jitter, repair=repair)
     sentences += [f"Wrote {out}: {scores.name} with the column {column!r}."]
     sentences += [f"Wrote {picture}."] * (picture is not None)
     for sentence in sentences:
@@ -229,13 +229,14 @@ def _conclusion(found: Repaired) -> list[str]:
 def _doubts(
     rows: Rows,
     known: Rows,
+    found: Repaired,
     names: tuple[str, ...],
     *,
     jitter: int | None,
     repair: float,
 ) -> list[str]:
     """What keeps the result from being exact."""
-    found = []
+    doubts = []
     sizes = _score_tables.member_counts(known.groups, len(names))
     small = [
         f"{name} ({size:,})"
@@ -243,23 +244,24 @@ def _doubts(
         if 0 < size < _terminal.FEW
     ]
     if small:
-        found.append(
+        doubts.append(
             f"Warning: calibration groups of fewer than {_terminal.FEW} rows: "
             f"{', '.join(small)}. What their scores become is uncertain."
         )
-    if jitter is None and repair > 0 and (block := _largest_block(known)) >= TIED:
-        found.append(
+    block = _largest_block(known)
+    if jitter is None and repair > 0 and block >= TIED and found.after.ks > 1e-9:
+        doubts.append(
             f"Note: up to {block:.0%} of a group have one score, and equal scores of "
             f"a group stay equal. Exact parity needs `--jitter SEED`, which splits "
             f"them at random."
         )
     outside = _outside(rows, known)
     if outside and repair > 0:
-        found.append(
+        doubts.append(
             f"Note: {outside:,} of {rows.scores.size:,} scores lie outside the "
             f"calibration scores of their group, where the fair score is constant."
         )
-    return found
+    return doubts
 
 
 def _largest_block(known: Rows) -> float:

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Float64, Int32
 
 from . import _tables, checks
 
+LARGEST = 1e150  # Squares of differences must be finite too.
 MOST_GROUPS = 100  # Every pair is compared, and every group drawn from.
 
 
@@ -82,7 +83,7 @@ def read(
 
     Raises:
         ValueError: for a file that cannot be read or has no rows, unknown columns, a
-            column with two roles, entries that are no finite numbers, and fewer than
+            column with two roles, entries that are no numbers, and fewer than
             two groups or too many.
     """
     named = [f"--score {columns.score}", *(f"--group {name}" for name in columns.group)]
@@ -113,20 +114,20 @@ def read(
 def finite(
     column: _tables.Frame, *, option: str, path: Path
 ) -> Float64[np.ndarray, " n"]:
-    """The numbers of a column.
+    """The numbers of a column, none larger than `LARGEST`.
 
     Raises:
-        ValueError: with the data row of the first entry that is no finite number.
+        ValueError: with the data row of the first entry that is no such number.
     """
     values = _tables.extra("pandas").to_numeric(column, errors="coerce")
     values = values.to_numpy(dtype=np.float64)
-    for row in np.flatnonzero(~np.isfinite(values))[:1]:
-        entry = column.iloc[row]
+    for row in np.flatnonzero(~(np.abs(values) <= LARGEST))[:1]:
         missing = column.isna().iloc[row]
-        what = "is empty or NaN" if missing else f"says {str(entry)!r}"
+        what = "is empty or NaN" if missing else f"says {str(column.iloc[row])!r}"
         raise ValueError(
-            f"`{option}`: column {column.name!r} of {str(path)!r} must hold finite "
-            f"numbers, but data row {row + 1} {what}. Correct or drop such rows."
+            f"`{option}`: column {column.name!r} of {str(path)!r} must hold numbers "
+            f"up to {LARGEST:g}, but data row {row + 1} {what}. Correct or drop such "
+            f"rows."
         )
     return values
 

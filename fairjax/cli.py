@@ -206,7 +206,7 @@ def sweep(
         bool, typer.Option("--quiet", help="No progress and no table.")
     ] = False,
 ) -> None:
-    r"""Trace the frontier between accuracy and fairness of linear models.
+    """Trace the frontier between accuracy and fairness of linear models.
 
     Fits one model per strength, measures how often it is right and how far its
     decisions differ between groups, and selects the least unfair model among those with
@@ -218,7 +218,7 @@ def sweep(
       fairjax sweep --dataset adult
       fairjax sweep --dataset compas --notion all --strengths 0:1:11 --seeds 5
       fairjax sweep --csv loans.csv --target repaid --positive yes --sensitive sex
-    """
+    """  # noqa: D301
     with _terminal.one_line(), jax.enable_x64(float64):
         _sweep_command.run(
             dataset=dataset,
@@ -290,7 +290,7 @@ def audit(
     ] = None,
     quiet: _options.Quiet = False,
 ) -> None:
-    r"""Measure how scores, decisions and errors differ between groups.
+    """Measure how scores, decisions and errors differ between groups.
 
     Prints the numbers of each group and the gaps between groups, with bootstrap
     intervals, and says which groups are too small to conclude anything.
@@ -300,11 +300,13 @@ def audit(
       fairjax audit scores.csv --score p --group sex
       fairjax audit scores.csv --score p --group sex --group race --label hired
       fairjax audit scores.csv --score p --group sex --label y --out audit
-    """
+    """  # noqa: D301
     with _terminal.one_line(), jax.enable_x64(True):
         _audit_command.run(
             scores,
-            _score_tables.Columns(score, group, weight, sep, encoding),
+            _score_tables.Columns(
+                score, group, weight, sep.replace(r"\t", "\t"), encoding
+            ),
             label=label,
             positive=positive,
             threshold=threshold,
@@ -367,22 +369,24 @@ def repair(
     ] = None,
     quiet: _options.Quiet = False,
 ) -> None:
-    r"""Make scores equally distributed in all groups, changing them least.
+    """Make scores equally distributed in all groups.
 
-    Moves each score to the Wasserstein barycenter of the groups' distributions. That
-    keeps the order inside each group and the mean, and needs no labels. A row's group
-    must be known to repair its score.
+    Moves each score to the Wasserstein barycenter of the groups' distributions, which
+    changes scores least. That keeps the order inside each group and the mean, and needs
+    no labels. A row's group must be known to repair its score.
 
     \b
     Examples:
       fairjax repair scores.csv --score p --group sex --out fair.csv
       fairjax repair new.csv --score p --group sex --calibration old.csv --out f.csv
       fairjax repair scores.csv --score p --group sex --repair 0.5 --out fair.csv
-    """
+    """  # noqa: D301
     with _terminal.one_line(), jax.enable_x64(True):
         _repair_command.run(
             scores,
-            _score_tables.Columns(score, group, weight, sep, encoding),
+            _score_tables.Columns(
+                score, group, weight, sep.replace(r"\t", "\t"), encoding
+            ),
             calibration=calibration,
             repair=repair,
             jitter=jitter,

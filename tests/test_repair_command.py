@@ -107,6 +107,15 @@ def test_line_ends_marks_and_blanks_are_kept(before, after, tmp_path):
     assert out.read_bytes() == after.encode()
 
 
+def test_a_tab_may_be_written_as_such_and_constant_scores_are_fair(tmp_path):
+    path, out = tmp_path / "scores.csv", tmp_path / "fair.csv"
+    path.write_text("x\ts\n2\tF\n2\tM\n2\tM\n")
+    result = invoke(path, *OPTIONS, "--sep", r"\t", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert out.read_text() == "x\ts\tfair_score\n2\tF\t2.0\n2\tM\t2.0\n2\tM\t2.0\n"
+    assert "--jitter" not in result.stdout
+
+
 def test_other_encodings_and_column_names_with_a_separator(tmp_path):
     path, out = tmp_path / "scores.csv", tmp_path / "fair.csv"
     path.write_bytes("x,s\n1,Zoé\n3,M\n".encode("latin-1"))
@@ -216,6 +225,7 @@ BAD = [
     ("x,s,w\n1,F,1\n1e,M,1\n", [], "data row 2 says '1e'"),
     ("x,s,w\n1,F,1\n,M,1\n", [], "data row 2 is empty or NaN"),
     ("x,s,w\n1,F,1\ninf,M,1\n", [], "data row 2 says 'inf'"),
+    ("x,s,w\n1,F,1\n-1e200,M,1\n", [], "up to 1e+150, but data row 2 says '-1e+200'"),
     ("x,s,w\n1,F,1\n2,F,1\n", [], "'s' has 1 value here"),
     ("x,s,w\n" + "".join(f"1,{i},1\n" for i in range(101)), [], "has 101 values"),
     (GOOD, ["--repair", "1.5"], "`--repair` must lie in [0, 1], but is 1.5"),
