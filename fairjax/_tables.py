@@ -201,6 +201,7 @@ def read_csv(path: Path, *, sep: str, encoding: str) -> Frame:
         index_col=False,
         skipinitialspace=True,
         low_memory=False,
+        float_precision="round_trip",
     )
 
 
