@@ -201,7 +201,6 @@ def read_csv(path: Path, *, sep: str, encoding: str) -> Frame:
         index_col=False,
         skipinitialspace=True,
         low_memory=False,
-        float_precision="round_trip",
     )
 
 
