@@ -122,9 +122,7 @@ def majorise(
 
     def at_point(state, best, previous, momentum):
         risk, gradient = risk_and_slope(problem, loss, state.point)
-        fairness, slack = penalty(
-            matmul(directions, state.point), state.multipliers, settings
-        )
+        fairness, slack = penalty(problem, settings, state.point, state.multipliers)
         ridge = ridge_slope(problem, settings, state.point)
         residual = gradient + ridge
         residual = residual + matmul(directions.T, state.multipliers)

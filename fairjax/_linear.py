@@ -291,14 +291,19 @@ def ridge_slope(
 
 
 def penalty(
-    gaps: Float[Array, "k *m"], multipliers: Float[Array, "k *m"], settings: Settings
+    problem: Problem,
+    settings: Settings,
+    point: Float[Array, "p *m"],
+    multipliers: Float[Array, "k *m"],
 ) -> tuple[Float[Array, "*m"], Float[Array, "*m"]]:
-    """Value of `sum_k psi_k(gaps_k)` and its Fenchel-Young slack at the multipliers.
+    """Value of `sum_k psi_k(<u_k, w>)` and its Fenchel-Young slack at the multipliers.
 
     `psi(t) = lam t^2` between the bounds. The slack `psi(t) + psi*(mu) - mu t >= 0` is
-    what a wrong multiplier costs the certificate; a violated bound is charged at the
-    multiplier's price.
+    what a wrong multiplier costs the certificate. A bound violated by rounding is
+    charged at the multiplier's price; by more, the slack is infinite: the objective of
+    an infeasible point says nothing about the optimum.
     """
+    gaps = matmul(problem.directions, point)
     lam, lower, upper = settings.lam[None], settings.lower, settings.upper
     inside = jnp.clip(gaps, lower, upper)
     free = multipliers / jnp.where(lam > 0, 2 * lam, 1)
@@ -309,8 +314,13 @@ def penalty(
     conjugate = multipliers * at - lam * jnp.square(at)
     value = lam * jnp.square(gaps)
     slack = lam * jnp.square(inside) + conjugate - multipliers * inside
-    charge = (multipliers * (gaps - inside)).sum(axis=0)
-    return value.sum(axis=0), jnp.maximum(slack, 0).sum(axis=0) + jnp.abs(charge)
+    charge = jnp.abs((multipliers * (gaps - inside)).sum(axis=0))
+    size = matmul(jnp.abs(problem.directions), jnp.abs(point))
+    # Directions that depend on each other agree to a few roundings of their entries.
+    rounding = 64 * jnp.finfo(size.dtype).eps * size
+    feasible = (jnp.abs(gaps - inside) <= rounding).all(axis=0)
+    slack = jnp.maximum(slack, 0).sum(axis=0) + charge
+    return value.sum(axis=0), jnp.where(feasible, slack, jnp.inf)
 
 
 def slack_of_residual(
