@@ -172,6 +172,6 @@ def check_known(name: str, known: Iterable[str], *, argument: str) -> None:
     if name not in known:
         near = difflib.get_close_matches(name, known) or known[:10]
         raise ValueError(
-            f"`{argument}` names {name!r}, which is not a column to choose. Nearest: "
+            f"`{argument}` names {name!r}, which is unknown. Nearest: "
             f"{', '.join(map(repr, near))}."
         )

@@ -330,6 +330,11 @@ def communities(
     Raises:
         ValueError: for an unknown column, and a file that is missing or altered.
 
+    Example:
+        >>> communities(data_dir="no/such/folder")
+        Traceback (most recent call last):
+        ValueError: `data_dir` = ... is not a folder with 'communities.names'. ...
+
     References:
         Redmond, *Communities and Crime*, UCI Machine Learning Repository, 2009 (CC BY
         4.0); the groups: Chzhen et al., *Fair regression with Wasserstein barycenters*,
@@ -404,11 +409,16 @@ def law_school(
         data_dir: folder with `law_school_clean.csv`.
 
     Returns:
-        20,798 rows and 7 or 8 features ("zfygpa": 8), 12 with grades for "pass_bar";
-        `pass_bar` itself is never a feature.
+        20,798 rows, and 7 features for "ugpa", 8 for "zfygpa", 12 for "pass_bar", which
+        is itself never a feature.
 
     Raises:
         ValueError: for an unknown column, and a file that is missing or altered.
+
+    Example:
+        >>> law_school(target="pass bar")
+        Traceback (most recent call last):
+        ValueError: `target` names 'pass bar', which is unknown. Nearest: 'pass_bar'.
 
     References:
         Wightman, *LSAC national longitudinal bar passage study*, 1998, which states no
@@ -468,11 +478,16 @@ def student(
 
     Returns:
         56 features and the earlier grades; labels are `G3`, the final grade, 0 to 20
-        points. A 0 is mostly a pupil who did not sit the exam.
+        points.
 
     Raises:
         ValueError: for an unknown subject or column, another number of grades, and a
             file that is missing or altered.
+
+    Example:
+        >>> student(subject="maths")
+        Traceback (most recent call last):
+        ValueError: `subject` names 'maths', which is unknown. Nearest: 'mathematics'.
 
     References:
         Cortez, Silva, *Using data mining to predict secondary school student
