@@ -45,7 +45,10 @@ LAYERS = {
     "_checkpoints": Layer(packages="jax numpy"),
     "sweeps": Layer("checks _checkpoints", "jax numpy", lazy="rich"),
     "_tables": Layer("checks", "numpy", lazy="pandas"),
-    "datasets": Layer("checks _tables", "numpy", lazy="pandas pooch"),
+    "_sources": Layer("_tables", lazy="pooch"),
+    "_dataset": Layer("_tables", "numpy"),
+    "_csv": Layer("_tables _sources _dataset", "numpy", lazy="pandas"),
+    "datasets": Layer("_tables _sources _dataset _csv", "numpy", lazy="pandas"),
     "frontiers": Layer(
         "checks notions erm orthogonality solvers metrics sweeps datasets",
         "jax numpy",
