@@ -122,9 +122,7 @@ def majorise(
 
     def at_point(state, best, previous, momentum):
         risk, gradient = risk_and_slope(problem, loss, state.point)
-        fairness, slack = penalty(
-            matmul(directions, state.point), state.multipliers, settings
-        )
+        fairness, slack = penalty(problem, settings, state.point, state.multipliers)
         ridge = ridge_slope(problem, settings, state.point)
         residual = gradient + ridge
         residual = residual + matmul(directions.T, state.multipliers)
@@ -265,10 +263,10 @@ def first_order(
     intercept: bool,
     precision: float,
 ) -> tuple[Model, State]:
-    """All configurations by batches of `size`, each starting where the last one ended.
+    """All configurations by batches of `size`, each starting where the last two point.
 
-    Slot j of batch c holds configuration `j * batches + c`, so that its start, slot j
-    of the batch before, is its neighbour in the grid.
+    Slot j of batch c holds configuration `j * batches + c`, so that slot j of the two
+    batches before holds its neighbours in the grid.
     """
     m = settings.ridge.shape[0]
     size = min(size, m)
@@ -276,8 +274,14 @@ def first_order(
     order = jnp.minimum(jnp.arange(size * batches), m - 1).reshape(size, batches).T
     model, state = opening(data, size)
 
-    def body(carry, chosen):
-        model, multipliers, curvature = carry
+    def body(carry, now):
+        last, before, curvature = carry
+        number, chosen = now
+        # Solutions change smoothly along a grid: the next lies nearly on their line.
+        slope = jnp.where(number > 1, 1, 0).astype(curvature.dtype)
+        model, multipliers = jax.tree.map(
+            lambda a, b: a + slope * (a - b), last, before
+        )
         model, found, curvature = solve_batch(
             data,
             jax.tree.map(lambda a: a[..., chosen], settings),
@@ -288,13 +292,14 @@ def first_order(
             intercept=intercept,
             precision=precision,
         )
-        return (model, found.multipliers, curvature), (model, found)
+        return ((model, found.multipliers), last, curvature), (model, found)
 
-    start = (model, state.multipliers, data.mass * loss.bound)
+    opened = (model, state.multipliers)
+    start = (opened, opened, data.mass * loss.bound)
     if batches == 1:
-        model, found = body(start, order[0])[1]
-        return model, found
-    _, stacked = jax.lax.scan(body, start, order)
+        return body(start, (jnp.int32(0), order[0]))[1]
+    numbers = jnp.arange(batches, dtype=jnp.int32)
+    _, stacked = jax.lax.scan(body, start, (numbers, order))
     # (batches, ..., size) -> (..., size * batches) in the order of the grid.
     return jax.tree.map(
         lambda a: jnp.moveaxis(a, 0, -1).reshape(*a.shape[1:-1], -1)[..., :m], stacked

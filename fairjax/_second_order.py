@@ -81,9 +81,7 @@ def certify(
     slack: Array | float = 0.0,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Objective and duality gap; `-pull` is `X'` times the dual point."""
-    fairness, complementarity = penalty(
-        problem.directions @ point, multipliers, settings
-    )
+    fairness, complementarity = penalty(problem, settings, point, multipliers)
     ridge = ridge_slope(problem, settings, point)
     residual = pull + ridge + problem.directions.T @ multipliers
     objective = risk + ridge @ point / 2 + fairness
@@ -176,8 +174,8 @@ def newton(
         def total(step):
             at = point + step * move
             risk = (mass * pointwise(scores + step * moves, width).value).sum()
+            fairness, _ = penalty(problem, settings, at, jnp.zeros_like(multipliers))
             gaps = problem.directions @ at
-            fairness, _ = penalty(gaps, jnp.zeros_like(gaps), settings)
             # A start outside the bounds by rounding must be free to come back.
             excess = jnp.abs(gaps - jnp.clip(gaps, settings.lower, settings.upper))
             fairness = fairness + 2 * jnp.abs(multipliers) @ excess

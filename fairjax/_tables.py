@@ -5,14 +5,12 @@ every dtype that pandas may have inferred. Scales and categories are learned fro
 training rows only. What pandas would repair in silence is an error that names the row.
 """
 
-import csv
 import importlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int, Int32, Shaped
+from jaxtyping import Bool, Float, Float32, Int, Int32, Shaped
 
 from . import checks
 
@@ -33,9 +31,16 @@ def joint_codes(
 
 
 def stratified(
-    strata: Int[np.ndarray, " n"], *, test_size: float, seed: int
+    strata: Int[np.ndarray, " n"],
+    *,
+    test_size: float,
+    seed: int,
+    along: Float[np.ndarray, " n"] | None = None,
 ) -> Bool[np.ndarray, " n"]:
-    """Random rows for training: the same share of each stratum, and at least one."""
+    """Random rows for training: the same share of each stratum, and at least one.
+
+    With `along`, both parts also spread alike over its values in each stratum.
+    """
     if not 0 < test_size < 1:
         raise ValueError(f"`test_size` must be a share in (0, 1), but is {test_size}.")
     rng = np.random.default_rng(seed)
@@ -43,62 +48,38 @@ def stratified(
     for stratum in np.unique(strata):
         rows = rng.permutation(np.flatnonzero(strata == stratum))
         n_test = min(int(test_size * rows.size + 0.5), rows.size - 1)
-        is_train[rows[:n_test]] = False
+        if along is None:
+            is_train[rows[:n_test]] = False
+        else:
+            rows = rows[np.argsort(along[rows], kind="stable")]
+            fewer = min(n_test, rows.size - n_test)
+            picked = np.isin(rows, _one_per_block(rows, fewer, rng))
+            is_train[rows] = picked if fewer < n_test else ~picked
     return is_train
 
 
-def named_split(column: Frame) -> Bool[np.ndarray, " n"]:
-    """The split that a column states in words."""
-    words = np.char.lower(as_text(column))
-    for row in np.flatnonzero((words != "train") & (words != "test"))[:1]:
-        raise ValueError(
-            f'`split`: column {column.name!r} must say "train" or "test", but says '
-            f"{str(words[row])!r} in data row {column.index[row] + 1}."
-        )
-    return words == "train"
-
-
-def favourable(
-    column: Frame, *, target: str, positive: object, argument: str = "target"
-) -> tuple[Bool[np.ndarray, " n"], str]:
-    """Which rows have the favourable value, and the text of that value."""
-    for row in np.flatnonzero(column.isna().to_numpy())[:1]:
-        raise ValueError(
-            f"`{argument}`: column {target!r} is empty in data row "
-            f"{column.index[row] + 1}. Pass `drop_missing=True` to leave such rows out."
-        )
-    texts = as_text(column)
-    values = np.unique(texts)
-    shown = ", ".join(map(repr, values[:8].tolist())) + ", ..." * (values.size > 8)
-    if values.size < 2:
-        raise ValueError(
-            f"`{argument}`: column {target!r} must hold two values or more, but holds "
-            f"only {shown}: there is nothing to learn."
-        )
-    if positive is None:
-        obvious = {("0", "1"): "1", ("-1", "1"): "1", ("False", "True"): "True"}
-        positive = obvious.get(tuple(values.tolist()))
-        if positive is None:
-            raise ValueError(
-                f"`positive` must name the favourable value of column {target!r}, "
-                f"which holds {shown}. All other values become label 0."
-            )
-    if _text(positive) not in values:
-        raise ValueError(
-            f"`positive` = {positive!r} does not occur in column {target!r}, which "
-            f"holds {shown}."
-        )
-    return texts == _text(positive), _text(positive)
+def _one_per_block(
+    rows: Int[np.ndarray, " k"], n_blocks: int, rng: np.random.Generator
+) -> Int[np.ndarray, " b"]:
+    """Cuts rows into blocks of nearly equal size, and draws one row from each."""
+    # The random shift gives every row the same chance, whatever the block sizes.
+    inner = np.arange(1, n_blocks) * rows.size / max(n_blocks, 1) + rng.random()
+    edges = np.concatenate([[0], inner.astype(int), [rows.size]])[: n_blocks + 1]
+    return rows[rng.integers(edges[:-1], edges[1:])]
 
 
 def encoded(
-    frame: Frame, is_train: Bool[np.ndarray, " n"]
+    frame: Frame, is_train: Bool[np.ndarray, " n"], *, fill: bool = False
 ) -> tuple[Float32[np.ndarray, "n d"], tuple[str, ...]]:
-    """Scaled numbers and one-hot categories, learned from the training rows only."""
+    """Scaled numbers and one-hot categories, learned from the training rows only.
+
+    With `fill`, a missing number becomes the mean of those of the training rows;
+    without, it is an error.
+    """
     blocks, names = [], []
     for name in frame:
         if is_numeric(frame[name]):
-            blocks.append(_scaled(frame[name], is_train)[:, None])
+            blocks.append(_scaled(frame[name], is_train, fill=fill)[:, None])
             names.append(name)
             continue
         texts = as_text(frame[name])
@@ -119,10 +100,13 @@ def encoded(
 
 
 def _scaled(
-    column: Frame, is_train: Bool[np.ndarray, " n"]
+    column: Frame, is_train: Bool[np.ndarray, " n"], *, fill: bool
 ) -> Float32[np.ndarray, " n"]:
     """Mean 0 and variance 1 over the training rows; 0 where these are constant."""
     values = column.to_numpy(dtype=float)
+    if fill:
+        known = values[is_train & ~np.isnan(values)]
+        values = np.where(np.isnan(values), known.mean() if known.size else 0, values)
     for row in np.flatnonzero(~np.isfinite(values))[:1]:
         raise ValueError(
             f"column {column.name!r} must hold finite numbers, but data row "
@@ -144,7 +128,7 @@ def is_numeric(column: Frame) -> bool:
     return types.is_numeric_dtype(column) and not types.is_bool_dtype(column)
 
 
-def _text(value: object) -> str:
+def text(value: object) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value).strip()
@@ -154,7 +138,7 @@ def as_text(column: Frame) -> Shaped[np.ndarray, " n"]:
     """Entries as stripped text, the same for every dtype pandas may have inferred."""
     codes, values = extra("pandas").factorize(column)
     # Missing entries have code -1, the last text.
-    return np.array([_text(value) or _MISSING for value in values] + [_MISSING])[codes]
+    return np.array([text(value) or _MISSING for value in values] + [_MISSING])[codes]
 
 
 def as_names(column: Frame) -> Shaped[np.ndarray, " n"]:
@@ -162,46 +146,6 @@ def as_names(column: Frame) -> Shaped[np.ndarray, " n"]:
     texts = as_text(column)
     prefix = f"{column.name}=" if is_numeric(column) else ""
     return np.char.add(prefix, texts)
-
-
-def read_csv(path: Path, *, sep: str, encoding: str) -> Frame:
-    """A table with stripped column names; pandas alone would repair bad files."""
-    if len(sep) != 1 or sep in ' "\r\n':
-        raise ValueError(
-            f"`sep` must be one character, neither a space, a quote nor a line end, "
-            f"but is {sep!r}."
-        )
-    try:
-        with path.open(newline="", encoding=encoding) as lines:
-            rows = csv.reader(lines, delimiter=sep, skipinitialspace=True, strict=True)
-            header = [name.strip() for name in next((r for r in rows if r), [])]
-            for row in rows:
-                if row and len(row) != len(header):
-                    raise ValueError(
-                        f"{str(path)!r} has {len(header)} columns, but line "
-                        f"{rows.line_num} has {len(row)} entries. Check `sep` = "
-                        f"{sep!r} and the quotes there."
-                    )
-    except (OSError, UnicodeError, LookupError, csv.Error) as error:
-        raise ValueError(
-            f"cannot read {str(path)!r} as CSV with `sep` = {sep!r} and `encoding` = "
-            f"{encoding!r}: {error}. Check the path and these two."
-        ) from error
-    if len(set(header)) < len(header) or not header:
-        raise ValueError(
-            f"{str(path)!r} must begin with a line of different column names, but it "
-            f"has {header or 'none'}."
-        )
-    return extra("pandas").read_csv(
-        path,
-        sep=sep,
-        encoding=encoding,
-        names=header,
-        header=0,
-        index_col=False,
-        skipinitialspace=True,
-        low_memory=False,
-    )
 
 
 def extra(module: str) -> Any:

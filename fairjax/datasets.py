@@ -1,28 +1,25 @@
 """Datasets: one typed value, from a toy problem, public tables or a CSV file.
 
-Every loader goes the same way: find the file, read a table, name what label 1 means and
-who belongs to which group, split, encode. Label 1 is always the favourable outcome.
-Scaling and one-hot encoding learn from the training part only, so nothing of the test
-part reaches the training features.
+Every loader goes the same way: find the file, read a table, name what the labels mean
+and who belongs to which group, split, encode. In classification label 1 is always the
+favourable outcome; `communities`, `student` and `law_school` have real numbers to
+predict. Scaling and one-hot encoding learn from the training part only, so nothing of
+the test part reaches the training features.
 
 Public files come from the folder `data_dir`; when that is left out, from the folder
 named by the environment variable `FAIRJAX_DATA_DIR`, or else from a download into the
 user's cache. Each must have its known SHA-256. All but `toy` need `fairjax[data]`.
 """
 
-import difflib
-import hashlib
-import os
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int32, Shaped
 
-from . import _tables
-
-_Location = str | os.PathLike[str]
+from . import _dataset, _sources, _tables
+from ._csv import from_csv as from_csv
+from ._dataset import Dataset as Dataset
+from ._dataset import Samples as Samples
+from ._sources import Location
 
 _ADULT_COLUMNS = """
     age workclass fnlwgt education education-num marital-status occupation relationship
@@ -32,68 +29,19 @@ _COMPAS_FEATURES = """
     sex age age_cat race juv_fel_count juv_misd_count juv_other_count priors_count
     c_charge_degree
 """
+_RACES = ("racepctblack", "racePctWhite", "racePctAsian", "racePctHisp")
+_LAW_TARGETS = {
+    "ugpa": "undergraduate grade point average [grade points]",
+    "zfygpa": "grade point average of the first year [standard deviations]",
+    "pass_bar": "passed the bar exam at the first attempt",
+}
+_LAW_GRADES = ["decile1b", "decile3", "zfygpa", "zgpa"]
 _GERMAN_COLUMNS = """
     account_status duration credit_history purpose credit_amount savings
     employment_since installment_rate sex_and_marital_status other_debtors
     residence_since property age other_installments housing existing_credits job
     dependents telephone foreign_worker credit_risk
 """
-
-
-class Samples(NamedTuple):
-    """One part of a dataset, ready for a solver.
-
-    Attributes:
-        features: scaled numbers and one-hot columns.
-        labels: 0 or 1; 1 is the favourable outcome.
-        groups: codes in `[0, n_groups)`.
-    """
-
-    features: Float32[np.ndarray, "n d"]
-    labels: Int32[np.ndarray, " n"]
-    groups: Int32[np.ndarray, " n"]
-
-
-class Dataset(NamedTuple):
-    """A dataset with its split; `train` and `test` give the two parts.
-
-    Attributes:
-        name: of the dataset, for tables and titles.
-        features: of all samples, in the order of the source.
-        labels: 0 or 1; 1 is the favourable outcome.
-        groups: codes in `[0, n_groups)`.
-        is_train: True for the training part, False for the test part.
-        feature_names: one per column; `"race=Black"` for a one-hot column.
-        label_name: what label 1 means.
-        group_names: one per code; `"Black & Female"` for an intersection.
-    """
-
-    name: str
-    features: Float32[np.ndarray, "n d"]
-    labels: Int32[np.ndarray, " n"]
-    groups: Int32[np.ndarray, " n"]
-    is_train: Bool[np.ndarray, " n"]
-    feature_names: tuple[str, ...]
-    label_name: str
-    group_names: tuple[str, ...]
-
-    @property
-    def train(self) -> Samples:
-        """The training part."""
-        return self._part(self.is_train)
-
-    @property
-    def test(self) -> Samples:
-        """The test part."""
-        return self._part(~self.is_train)
-
-    @property
-    def n_groups(self) -> int:
-        """How many groups there are."""
-        return len(self.group_names)
-
-    def _part(self, keep: Bool[np.ndarray, " n"]) -> Samples:
-        return Samples(self.features[keep], self.labels[keep], self.groups[keep])
 
 
 def toy(*, seed: int = 0, n: int = 1600) -> Dataset:
@@ -163,7 +111,7 @@ def adult(
     sensitive: str | Sequence[str] = "sex",
     sensitive_in_features: bool = True,
     drop_missing: bool = False,
-    data_dir: _Location | None = None,
+    data_dir: Location | None = None,
 ) -> Dataset:
     """UCI Adult: does a person earn more than 50,000 dollars a year?
 
@@ -195,7 +143,7 @@ def adult(
     pd = _tables.extra("pandas")
     parts = [
         pd.read_csv(
-            _find(file, data_dir),
+            _sources.find(file, data_dir),
             header=None,
             names=_ADULT_COLUMNS.split(),
             skipinitialspace=True,
@@ -211,13 +159,14 @@ def adult(
     labels = frame["income"].to_numpy() == ">50K"
     frame = frame.drop(columns=["fnlwgt", "income"])
     texts = [name for name in frame if not _tables.is_numeric(frame[name])]
-    return _build(
+    return _dataset.build(
         "adult",
         frame,
         labels,
         label_name="income > 50K",
         attributes={
-            name: _Attribute(_tables.as_text(frame[name]), (name,)) for name in texts
+            name: _dataset.Attribute(_tables.as_text(frame[name]), (name,))
+            for name in texts
         },
         sensitive=sensitive,
         sensitive_in_features=sensitive_in_features,
@@ -232,7 +181,7 @@ def compas(
     all_races: bool = False,
     test_size: float = 0.25,
     seed: int = 0,
-    data_dir: _Location | None = None,
+    data_dir: Location | None = None,
 ) -> Dataset:
     """ProPublica COMPAS: does a defendant stay free of a new offence for two years?
 
@@ -260,7 +209,7 @@ def compas(
     References:
         Angwin, Larson, Mattu, Kirchner, *Machine bias*, ProPublica, 2016.
     """
-    path = _find("compas-scores-two-years.csv", data_dir)
+    path = _sources.find("compas-scores-two-years.csv", data_dir)
     frame = _tables.extra("pandas").read_csv(path)
     # pandas reads the score "N/A" as missing.
     frame = frame[
@@ -275,11 +224,11 @@ def compas(
     if not all_races:
         race = np.where(race == "African-American", race, "All others")
     attributes = {
-        "race": _Attribute(race, ("race",)),
-        "sex": _Attribute(sex, ("sex",)),
-        "age_cat": _Attribute(age_cat, ("age_cat", "age")),
+        "race": _dataset.Attribute(race, ("race",)),
+        "sex": _dataset.Attribute(sex, ("sex",)),
+        "age_cat": _dataset.Attribute(age_cat, ("age_cat", "age")),
     }
-    return _build(
+    return _dataset.build(
         "compas",
         frame[_COMPAS_FEATURES.split()],
         frame["two_year_recid"].to_numpy() == 0,
@@ -297,7 +246,7 @@ def german(
     sensitive_in_features: bool = True,
     test_size: float = 0.25,
     seed: int = 0,
-    data_dir: _Location | None = None,
+    data_dir: Location | None = None,
 ) -> Dataset:
     """UCI German Credit: is a loan applicant a good risk?
 
@@ -322,20 +271,20 @@ def german(
         (CC BY 4.0); the threshold of age: Kamiran, Calders, *Classifying without
         discriminating*, IC4 2009.
     """
-    path = _find("german.data", data_dir)
+    path = _sources.find("german.data", data_dir)
     names = _GERMAN_COLUMNS.split()
     frame = _tables.extra("pandas").read_csv(path, sep=r"\s+", header=None, names=names)
     status = "sex_and_marital_status"
     sex = np.where(frame[status].isin(["A92", "A95"]), "female", "male")
     age = np.where(frame["age"] <= 25, "age <= 25", "age > 25")
-    return _build(
+    return _dataset.build(
         "german",
         frame.drop(columns="credit_risk"),
         frame["credit_risk"].to_numpy() == 1,
         label_name="good credit risk",
         attributes={
-            "sex": _Attribute(sex, (status,)),
-            "age": _Attribute(age, ("age",)),
+            "sex": _dataset.Attribute(sex, (status,)),
+            "age": _dataset.Attribute(age, ("age",)),
         },
         sensitive=sensitive,
         sensitive_in_features=sensitive_in_features,
@@ -343,102 +292,230 @@ def german(
     )
 
 
-def from_csv(
-    path: _Location,
+def communities(
     *,
-    target: str,
-    sensitive: str | Sequence[str],
-    positive: str | int | float | bool | None = None,
-    favourable: str | None = None,
-    split: str | None = None,
-    exclude: str | Sequence[str] = (),
+    sensitive: str | Sequence[str] = "racepctblack",
     sensitive_in_features: bool = True,
-    drop_missing: bool = False,
+    police_survey: bool = False,
     test_size: float = 0.25,
     seed: int = 0,
-    sep: str = ",",
-    encoding: str = "utf-8-sig",
+    data_dir: Location | None = None,
 ) -> Dataset:
-    r"""Reads a CSV file with a header line.
+    """UCI Communities and Crime, regression: how much violent crime has a community?
 
-    Columns of numbers are scaled; all others are categories, one-hot encoded, where a
-    missing entry is a category of its own.
+    Each row is a community of the United States, around 1990. All numbers of the source
+    are normalized to [0, 1], the target too. Its identifiers (state, county, community,
+    name, fold) are no features. The one missing entry in the columns that stay, of
+    `OtherPerCap`, becomes the mean of the training part.
 
     Args:
-        path: of the file.
-        target: column to predict.
-        sensitive: one or several columns; several make intersections, as groups only
-            those that occur.
-        positive: the value of `target` that becomes label 1, the favourable outcome;
-            all other values become 0. May be left out for 0 and 1, -1 and 1, or False
-            and True.
-        favourable: what label 1 means, in words; "<target> = <positive>" when absent.
-        split: column that says "train" or "test"; when absent, a seeded split,
-            stratified by label and group, with single rows of a kind in training.
-        exclude: columns that are no features: identifiers, weights, other outcomes.
-        sensitive_in_features: False leaves the sensitive columns out of the features.
-        drop_missing: leaves out rows with a missing entry in a column that is used.
-        test_size: share of the test part, in (0, 1); not read with `split`.
-        seed: of the split; not read with `split`.
-        sep: the character between entries.
-        encoding: of the file; the default reads UTF-8 with or without a mark.
+        sensitive: one or several of "racepctblack", "racePctWhite", "racePctAsian",
+            "racePctHisp", the shares of the population. Communities above the median
+            share are compared with all others; the default gives the groups of the
+            paper below, 970 and 1,024 communities.
+        sensitive_in_features: False leaves these columns out of the features. Others
+            that tell them (`whitePerCap`, the remaining shares) stay.
+        police_survey: True keeps 22 columns of a survey that 319 communities answered:
+            elsewhere they have the mean of the training part, and
+            `police_survey=answered` says where. Else they are left out, as is usual.
+        test_size: share of the test part, in (0, 1).
+        seed: of the split, which keeps the shares of the groups and spreads both parts
+            alike over the labels of each.
+        data_dir: folder with `communities.data` and `communities.names`.
 
     Returns:
-        The dataset, named after the file, rows in its order.
+        1,994 rows and 100 features; labels are `ViolentCrimesPerPop`, the violent
+        crimes per 100,000 inhabitants, normalized to [0, 1].
 
     Raises:
-        ValueError: for a file that cannot be read or has no rows, unknown columns,
-            numbers that are missing or infinite, and labels or groups all alike. Data
-            rows are counted from 1, below the header.
+        ValueError: for an unknown column, and a file that is missing or altered.
 
     Example:
-        >>> import pathlib, tempfile
-        >>> text = "age,sex,repaid\n" + "31,F,yes\n40,M,no\n25,M,yes\n58,F,no\n" * 2
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = pathlib.Path(folder, "loans.csv")
-        ...     _ = path.write_text(text)
-        ...     data = from_csv(path, target="repaid", sensitive="sex", positive="yes")
-        >>> data.feature_names, data.group_names, data.label_name
-        (('age', 'sex=F', 'sex=M'), ('F', 'M'), 'repaid = yes')
+        >>> communities(data_dir="no/such/folder")
+        Traceback (most recent call last):
+        ValueError: `data_dir` = ... is not a folder with 'communities.names'. ...
+
+    References:
+        Redmond, *Communities and Crime*, UCI Machine Learning Repository, 2009 (CC BY
+        4.0); the groups: Chzhen et al., *Fair regression with Wasserstein barycenters*,
+        NeurIPS 2020.
     """
-    frame = _tables.read_csv(Path(path), sep=sep, encoding=encoding)
-    sensitive, exclude = _listed(sensitive), _listed(exclude)
-    roles = {
-        "target": [target],
-        "sensitive": sensitive,
-        "exclude": exclude,
-        "split": [] if split is None else [split],
-    }
-    for argument, names in roles.items():
-        for name in names:
-            _check_known(name, list(frame), argument=argument)
-    for argument in ("sensitive", "split"):
-        if target in roles[argument]:
-            raise ValueError(
-                f"`target` and `{argument}` both name {target!r}: what is to be "
-                f"predicted must be another column."
-            )
-    used = {name for name in frame if name not in exclude}
-    used |= {target, *sensitive, *roles["split"]}
-    if drop_missing:
-        frame = frame.dropna(subset=sorted(used))
-    if not len(frame):
-        raise ValueError(
-            f"{str(path)!r} has no rows{' without missing entries' * drop_missing}."
-        )
-    labels, value = _tables.favourable(frame[target], target=target, positive=positive)
-    return _build(
-        Path(path).stem,
-        frame.drop(columns=list({target, *exclude, *roles["split"]})),
+    text = _sources.find("communities.names", data_dir).read_text(encoding="utf-8")
+    words = [line.split() for line in text.splitlines()]
+    names = [line[1] for line in words if line[:1] == ["@attribute"]]
+    frame = _tables.extra("pandas").read_csv(
+        _sources.find("communities.data", data_dir),
+        header=None,
+        names=names,
+        na_values="?",
+    )
+    attributes = {}
+    for name in _RACES:
+        median = frame[name].median()
+        sides = np.where(frame[name] > median, f"> {median:g}", f"<= {median:g}")
+        groups = np.char.add(f"{name} ", sides)
+        attributes[name] = _dataset.Attribute(groups, (name,))
+    labels = frame["ViolentCrimesPerPop"].to_numpy(np.float32)
+    frame = frame.drop(columns=[*names[:5], "ViolentCrimesPerPop"])
+    unanswered = frame["PolicPerPop"].isna()
+    survey = [name for name in frame if frame[name].isna().equals(unanswered)]
+    if police_survey:
+        answers = np.where(unanswered, "unanswered", "answered")
+        # The copy joins the columns' memory; pandas warns about the pieces.
+        frame = frame.copy().assign(police_survey=answers)
+    else:
+        frame = frame.drop(columns=survey)
+    return _dataset.build(
+        "communities",
+        frame,
         labels,
-        label_name=favourable or f"{target} = {value}",
+        label_name="violent crimes per population [normalized to 0-1]",
+        attributes=attributes,
+        sensitive=sensitive,
+        sensitive_in_features=sensitive_in_features,
+        split=(test_size, seed),
+        fill=True,
+    )
+
+
+def law_school(
+    *,
+    target: str = "ugpa",
+    sensitive: str | Sequence[str] = "race",
+    sensitive_in_features: bool = True,
+    law_grades: bool | None = None,
+    test_size: float = 0.25,
+    seed: int = 0,
+    data_dir: Location | None = None,
+) -> Dataset:
+    """LSAC Law School: grades (regression) or the bar exam (classification).
+
+    Students who entered law schools of the United States in 1991, without those with
+    missing entries. Features are the LSAT score, income bracket of the family, tier of
+    the school, full or part time, sex and race, and `ugpa` unless it is the target.
+
+    Args:
+        target: "ugpa", the undergraduate grade point average, 1.5 to 4 grade points;
+            "zfygpa", the average of the first year at law school, standardized, in
+            standard deviations; or "pass_bar", the bar exam passed at the first
+            attempt, for classification.
+        sensitive: "race" (White or Non-White), "sex" or both.
+        sensitive_in_features: False leaves their columns out of the features.
+        law_grades: whether the grades at law school (`decile1b`, `decile3`, `zfygpa`,
+            `zgpa`) are features. By default only for "pass_bar", before which they are
+            known; the others nearly give `zfygpa`.
+        test_size: share of the test part, in (0, 1).
+        seed: of the split, which is stratified by group, and by label or along it.
+        data_dir: folder with `law_school_clean.csv`.
+
+    Returns:
+        20,798 rows, and 7 features for "ugpa", 8 for "zfygpa", 12 for "pass_bar", which
+        is itself never a feature.
+
+    Raises:
+        ValueError: for an unknown column, and a file that is missing or altered.
+
+    Example:
+        >>> law_school(target="pass bar")
+        Traceback (most recent call last):
+        ValueError: `target` names 'pass bar', which is unknown. Nearest: 'pass_bar'.
+
+    References:
+        Wightman, *LSAC national longitudinal bar passage study*, 1998, which states no
+        licence; cleaned by Le Quy et al., *A survey on datasets for fairness-aware
+        machine learning*, WIREs Data Mining and Knowledge Discovery, 2022.
+    """
+    _dataset.check_known(target, _LAW_TARGETS, argument="target")
+    path = _sources.find("law_school_clean.csv", data_dir)
+    frame = _tables.extra("pandas").read_csv(path)
+    binary = target == "pass_bar"
+    labels = frame[target].to_numpy(np.float32)
+    if law_grades is None:
+        law_grades = binary
+    left_out = {target, "pass_bar", *([] if law_grades else _LAW_GRADES)}
+    sex = np.where(frame["male"] == 1, "male", "female")
+    return _dataset.build(
+        "law_school",
+        frame.drop(columns=list(left_out)),
+        labels == 1 if binary else labels,
+        label_name=_LAW_TARGETS[target],
         attributes={
-            name: _Attribute(_tables.as_names(frame[name]), (name,))
-            for name in sensitive
+            "race": _dataset.Attribute(_tables.as_text(frame["race"]), ("race",)),
+            "sex": _dataset.Attribute(sex, ("male",)),
         },
         sensitive=sensitive,
         sensitive_in_features=sensitive_in_features,
-        split=(test_size, seed) if split is None else _tables.named_split(frame[split]),
+        split=(test_size, seed),
+    )
+
+
+def student(
+    *,
+    subject: str = "mathematics",
+    sensitive: str | Sequence[str] = "sex",
+    sensitive_in_features: bool = True,
+    earlier_grades: int = 0,
+    test_size: float = 0.25,
+    seed: int = 0,
+    data_dir: Location | None = None,
+) -> Dataset:
+    """UCI Student Performance, regression: what is a pupil's final grade?
+
+    Pupils of two secondary schools in Portugal, 2005 to 2006, with the answers to a
+    questionnaire.
+
+    Args:
+        subject: "mathematics" (395 rows) or "portuguese" (649 rows).
+        sensitive: "sex", "address" (urban or rural) or both.
+        sensitive_in_features: False leaves their columns out of the features.
+        earlier_grades: how many grades of the same year are features: 0 for none, 1 for
+            that of the first period (`G1`), 2 for both (`G2`). They nearly give the
+            final one, and with it whatever made them unfair.
+        test_size: share of the test part, in (0, 1).
+        seed: of the split, which keeps the shares of the groups and spreads both parts
+            alike over the labels of each.
+        data_dir: folder with `student-mat.csv` or `student-por.csv`.
+
+    Returns:
+        56 features and the earlier grades; labels are `G3`, the final grade, 0 to 20
+        points.
+
+    Raises:
+        ValueError: for an unknown subject or column, another number of grades, and a
+            file that is missing or altered.
+
+    Example:
+        >>> student(subject="maths")
+        Traceback (most recent call last):
+        ValueError: `subject` names 'maths', which is unknown. Nearest: 'mathematics'.
+
+    References:
+        Cortez, Silva, *Using data mining to predict secondary school student
+        performance*, FUBUTEC 2008, whose settings C, B and A have 0, 1 and 2 earlier
+        grades; UCI Machine Learning Repository (CC BY 4.0).
+    """
+    files = {"mathematics": "student-mat.csv", "portuguese": "student-por.csv"}
+    _dataset.check_known(subject, files, argument="subject")
+    if earlier_grades not in (0, 1, 2):
+        raise ValueError(
+            f"`earlier_grades` must be 0, 1 or 2, but is {earlier_grades}."
+        )
+    path = _sources.find(files[subject], data_dir)
+    frame = _tables.extra("pandas").read_csv(path, sep=";")
+    sex = np.where(frame["sex"] == "F", "female", "male")
+    address = np.where(frame["address"] == "U", "urban", "rural")
+    return _dataset.build(
+        "student",
+        frame.drop(columns=["G1", "G2", "G3"][earlier_grades:]),
+        frame["G3"].to_numpy(np.float32),
+        label_name=f"final grade in {subject} [points, 0-20]",
+        attributes={
+            "sex": _dataset.Attribute(sex, ("sex",)),
+            "address": _dataset.Attribute(address, ("address",)),
+        },
+        sensitive=sensitive,
+        sensitive_in_features=sensitive_in_features,
+        split=(test_size, seed),
     )
 
 
@@ -447,144 +524,7 @@ LOADERS: dict[str, Callable[..., Dataset]] = {
     "adult": adult,
     "compas": compas,
     "german": german,
+    "communities": communities,
+    "law_school": law_school,
+    "student": student,
 }
-
-
-class _Attribute(NamedTuple):
-    """A sensitive attribute: who has which value, and the columns that state it."""
-
-    values: Shaped[np.ndarray, " n"]
-    columns: tuple[str, ...]
-
-
-def _build(
-    name: str,
-    frame: _tables.Frame,
-    labels: Bool[np.ndarray, " n"],
-    *,
-    label_name: str,
-    attributes: dict[str, _Attribute],
-    sensitive: str | Sequence[str],
-    sensitive_in_features: bool,
-    split: Bool[np.ndarray, " n"] | tuple[float, int],
-) -> Dataset:
-    """Groups, split and encoding: what all loaders have in common."""
-    sensitive = _listed(sensitive)
-    if not sensitive or len(set(sensitive)) < len(sensitive):
-        raise ValueError(
-            f"`sensitive` must name one or several different columns, but is "
-            f"{sensitive}."
-        )
-    for attribute in sensitive:
-        _check_known(attribute, attributes, argument="sensitive")
-    groups, group_names = _tables.joint_codes([attributes[a].values for a in sensitive])
-    if isinstance(split, tuple):
-        test_size, seed = split
-        strata = groups * 2 + labels
-        is_train = _tables.stratified(strata, test_size=test_size, seed=seed)
-    else:
-        is_train = split
-    if is_train.all() or not is_train.any():
-        raise ValueError(
-            f"all {len(frame)} rows of {name!r} fall into the "
-            f"{'training' if is_train.all() else 'test'} part, and the other is empty. "
-            f"Change the split, or gather more rows of each label and group."
-        )
-    for what, values in (("label", labels), ("group", groups)):
-        if np.unique(values[is_train]).size < 2:
-            raise ValueError(
-                f"the training part of {name!r} needs at least two {what}s, but its "
-                f"{is_train.sum()} rows have the same: there is nothing to compare. "
-                f"Label 1 is {label_name!r}; groups come from {sensitive}."
-            )
-    if not sensitive_in_features:
-        stated = {column for a in sensitive for column in attributes[a].columns}
-        frame = frame.drop(columns=[c for c in frame if c in stated])
-    features, feature_names = _tables.encoded(frame, is_train)
-    return Dataset(
-        name=name,
-        features=features,
-        labels=labels.astype(np.int32),
-        groups=groups,
-        is_train=is_train,
-        feature_names=feature_names,
-        label_name=label_name,
-        group_names=group_names,
-    )
-
-
-class _File(NamedTuple):
-    url: str
-    sha256: str
-
-
-_RAW = "https://raw.githubusercontent.com"
-_FILES = {
-    "adult.data": _File(
-        f"{_RAW}/jmikko/fair_ERM/b501848d5beb4df24c1fe98366d6c5609d0ca932"
-        "/datasets/adult/adult.data",
-        "5b00264637dbfec36bdeaab5676b0b309ff9eb788d63554ca0a249491c86603d",
-    ),
-    "adult.test": _File(
-        f"{_RAW}/jmikko/fair_ERM/b501848d5beb4df24c1fe98366d6c5609d0ca932"
-        "/datasets/adult/adult.test",
-        "26854bfda83653b56af5431fd07c9b43b6a2ddea70e5a0a8b6a0445c83d78e34",
-    ),
-    "compas-scores-two-years.csv": _File(
-        f"{_RAW}/propublica/compas-analysis/bafff5da3f2e45eca6c2d5055faad269defd135a"
-        "/compas-scores-two-years.csv",
-        "c451db85908b2f7fef1d83203bedf6b71ecda0d5af468d82ae62178f91d0cc7d",
-    ),
-    "german.data": _File(
-        f"{_RAW}/RAO-EPFL/Metrizing-Fairness/0c96cd89003ed8e1d6ea5823c557d914c36c8cb8"
-        "/offline_experiments/src/data/classification/german/german.data",
-        "af2607959c93df2416fadd6a7e73bb21f7e7c640d810b00ac0c81c6e83dcc2bd",
-    ),
-}
-
-
-def _find(name: str, data_dir: _Location | None) -> Path:
-    """The path of a pinned file: local, or downloaded; its SHA-256 holds either way."""
-    url, sha256 = _FILES[name]
-    folder = os.environ.get("FAIRJAX_DATA_DIR") if data_dir is None else data_dir
-    if folder is not None and (path := Path(folder, name)).is_file():
-        with path.open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
-        if found != sha256:
-            raise ValueError(
-                f"{str(path)!r} is not the file that fairjax knows: its SHA-256 is "
-                f"{found}, expected {sha256}. Replace it by {url}, or remove it, or "
-                f"read your own version with `from_csv`."
-            )
-        return path
-    if data_dir is not None:
-        raise ValueError(
-            f"`data_dir` = {str(data_dir)!r} is not a folder with {name!r}. Put {url} "
-            f"there, or leave out `data_dir` to download it."
-        )
-    pooch = _tables.extra("pooch")
-    try:
-        return Path(
-            pooch.retrieve(
-                url, f"sha256:{sha256}", fname=name, path=pooch.os_cache("fairjax")
-            )
-        )
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"cannot download {url}: {error}. Put the file into a folder and name that "
-            f"in `data_dir` or in the environment variable FAIRJAX_DATA_DIR."
-        ) from error
-
-
-def _listed(names: str | Sequence[str]) -> list[str]:
-    return [names] if isinstance(names, str) else list(names)
-
-
-def _check_known(name: str, known: Iterable[str], *, argument: str) -> None:
-    known = list(known)
-    if name not in known:
-        near = difflib.get_close_matches(name, known) or known[:10]
-        raise ValueError(
-            f"`{argument}` names {name!r}, which is not a column to choose. Nearest: "
-            f"{', '.join(map(repr, near))}."
-        )

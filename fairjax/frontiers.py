@@ -365,6 +365,13 @@ def check(
     Raises:
         ValueError: as `linear` does, for the data.
     """
+    if dataset.is_regression:
+        raise ValueError(
+            f"`dataset` must have labels 0 and 1, but {dataset.name!r} is for "
+            f"regression: its labels are {dataset.label_name!r}. Choose a `target` of "
+            f"two classes, such as 'pass_bar' of 'law_school', or another dataset; "
+            f"`barycenters` makes the scores of a regression fair."
+        )
     counts = []
     for name, part in (("training", dataset.train), ("test", dataset.test)):
         if not part.features.size:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from fairjax import checks, datasets, notions
+from fairjax import _dataset, _sources, _tables, checks, datasets, frontiers, notions
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def data_dir():
     folder = os.environ.get("FAIRJAX_DATA_DIR")
     if not folder:
         pytest.skip("FAIRJAX_DATA_DIR is not set")
-    for name in datasets._FILES:
+    for name in _sources.FILES:
         if not Path(folder, name).is_file():
             pytest.skip(f"FAIRJAX_DATA_DIR lacks {name}")
     return folder
@@ -54,8 +54,8 @@ def pinned(monkeypatch, tmp_path):
     ]
     content = ("\n".join(rows) + "\n").encode()
     digest = hashlib.sha256(content).hexdigest()
-    file = datasets._File("http://127.0.0.1:9/german.data", digest)
-    monkeypatch.setitem(datasets._FILES, "german.data", file)
+    file = _sources.File("http://127.0.0.1:9/german.data", digest)
+    monkeypatch.setitem(_sources.FILES, "german.data", file)
     monkeypatch.setattr("pooch.os_cache", lambda project: tmp_path / "cache" / project)
     monkeypatch.delenv("FAIRJAX_DATA_DIR", raising=False)
     return content
@@ -106,7 +106,8 @@ def one_hot(data, source):
 def check_contract(data):
     n = len(data.labels)
     assert data.features.dtype == np.float32
-    assert data.labels.dtype == data.groups.dtype == np.int32
+    assert data.labels.dtype == (np.float32 if data.is_regression else np.int32)
+    assert data.groups.dtype == np.int32
     assert data.is_train.dtype == bool
     assert data.features.shape == (n, len(data.feature_names))
     assert data.groups.shape == data.is_train.shape == (n,)
@@ -117,7 +118,10 @@ def check_contract(data):
     np.testing.assert_array_equal(data.test.groups, data.groups[~data.is_train])
     for part in (data.train, data.test):
         checks.check_finite(part.features, name="features")
-        checks.check_labels(part.labels, n=len(part.features))
+        if data.is_regression:
+            checks.check_finite(part.labels, name="labels")
+        else:
+            checks.check_labels(part.labels, n=len(part.features))
         checks.check_groups(part.groups, n_groups=data.n_groups)
 
 
@@ -360,10 +364,313 @@ def test_unknown_columns_are_named_with_their_neighbours(data_dir):
 
 
 def test_registry_holds_every_named_loader(data_dir):
-    assert list(datasets.LOADERS) == ["toy", "adult", "compas", "german"]
+    regression = ["communities", "law_school", "student"]
+    names = ["toy", "adult", "compas", "german", *regression]
+    assert list(datasets.LOADERS) == names
     for name, loader in datasets.LOADERS.items():
         options = {} if name == "toy" else {"data_dir": data_dir}
-        assert loader(**options).name == name
+        data = loader(**options)
+        assert data.name == name
+        assert data.is_regression == (name in regression)
+
+
+# ---- communities
+
+
+def raw_communities(folder):
+    lines = Path(folder, "communities.names").read_text().splitlines()
+    names = [line.split()[1] for line in lines if line.startswith("@attribute ")]
+    rows = raw_rows(folder, "communities.data")
+    return {name: [row[i] for row in rows] for i, name in enumerate(names)}
+
+
+def is_black(raw):
+    shares = np.array(raw["racepctblack"], float)
+    return shares > np.median(shares)
+
+
+def group_labels(data):
+    """The sorted labels of each group, by its name."""
+    return {
+        name: np.sort(data.labels[data.groups == code])
+        for code, name in enumerate(data.group_names)
+    }
+
+
+def test_communities_match_the_raw_file(data_dir):
+    data = datasets.communities(data_dir=data_dir)
+    check_contract(data)
+    check_scaled_on_training_part(data)
+    raw = raw_communities(data_dir)
+    assert len(raw) == 128
+    assert len(data.labels) == 1994
+    targets = np.array(raw["ViolentCrimesPerPop"], np.float32)
+    np.testing.assert_array_equal(data.labels, targets)
+    assert (data.labels.min(), data.labels.max()) == (0, 1)
+    assert data.group_names == ("racepctblack <= 0.06", "racepctblack > 0.06")
+    np.testing.assert_array_equal(data.groups, is_black(raw))
+    assert np.bincount(data.groups).tolist() == [1024, 970]
+    whole = {n for n in raw if n == "OtherPerCap" or "?" not in raw[n]}
+    whole -= {"state", "communityname", "fold", "ViolentCrimesPerPop"}
+    assert set(data.feature_names) == whole
+    assert len(whole) == 100
+
+
+def test_communities_have_the_groups_of_the_paper(data_dir):
+    folder = Path(data_dir, "crime_rf")
+    if not folder.is_dir():
+        pytest.skip("FAIRJAX_DATA_DIR lacks crime_rf")
+    groups, targets = (
+        np.concatenate([np.loadtxt(folder / f"{name}.csv") for name in names])
+        for names in (("SL", "ST"), ("RF_YLT", "RF_YTT"))
+    )
+    ours = group_labels(datasets.communities(data_dir=data_dir))
+    for code, name in ((1, "racepctblack <= 0.06"), (0, "racepctblack > 0.06")):
+        theirs = np.sort(targets[groups == code])
+        np.testing.assert_allclose(ours[name], theirs, atol=1e-6)
+
+
+def test_communities_fill_the_missing_entry_from_the_training_part(data_dir):
+    data = datasets.communities(data_dir=data_dir)
+    texts = raw_communities(data_dir)["OtherPerCap"]
+    assert texts.count("?") == 1
+    known = np.array([t != "?" for t in texts])
+    values = np.array([t.replace("?", "nan") for t in texts], float)
+    mean = values[known & data.is_train].mean()
+    values[~known] = mean
+    scaled = (values - mean) / values[data.is_train].std()
+    np.testing.assert_allclose(column(data, "OtherPerCap"), scaled, atol=1e-5)
+
+
+def test_communities_with_the_police_survey(data_dir):
+    data = datasets.communities(data_dir=data_dir, police_survey=True)
+    check_contract(data)
+    check_scaled_on_training_part(data)
+    few = set(data.feature_names) - set(
+        datasets.communities(data_dir=data_dir).feature_names
+    )
+    raw = raw_communities(data_dir)
+    partial = {n for n in raw if raw[n].count("?") == 1675}
+    assert len(partial) == 22
+    answers = {"police_survey=answered", "police_survey=unanswered"}
+    assert few == partial | answers
+    known = np.array([text != "?" for text in raw["PolicPerPop"]])
+    np.testing.assert_array_equal(column(data, "police_survey=answered"), known)
+    assert np.ptp(column(data, "PolicPerPop")[~known]) == 0
+    assert np.ptp(column(data, "PolicPerPop")[known]) > 1
+
+
+def test_communities_by_other_shares(data_dir):
+    data = datasets.communities(
+        data_dir=data_dir,
+        sensitive=["racePctHisp", "racepctblack"],
+        sensitive_in_features=False,
+    )
+    check_contract(data)
+    raw = raw_communities(data_dir)
+    shares = np.array(raw["racePctHisp"], float)
+    expected = 2 * (shares > np.median(shares)) + is_black(raw)
+    np.testing.assert_array_equal(data.groups, expected)
+    assert data.group_names[1] == "racePctHisp <= 0.04 & racepctblack > 0.06"
+    assert len(data.feature_names) == 98
+    assert "racePctWhite" in data.feature_names
+
+
+# ---- law_school
+
+LAW_COLUMNS = {"lsat", "fulltime", "fam_inc", "male", "tier"}
+LAW_COLUMNS |= {"race=White", "race=Non-White"}
+LAW_GRADES = {"decile1b", "decile3", "zfygpa", "zgpa"}
+
+
+def raw_law_school(folder):
+    header, *rows = raw_rows(folder, "law_school_clean.csv")
+    return {name: [row[i] for row in rows] for i, name in enumerate(header)}
+
+
+@pytest.mark.parametrize(
+    ("target", "least", "most", "features"),
+    [
+        ("ugpa", 1.5, 4, LAW_COLUMNS),
+        ("zfygpa", -3.35, 3.48, LAW_COLUMNS | {"ugpa"}),
+        ("pass_bar", 0, 1, LAW_COLUMNS | {"ugpa"} | LAW_GRADES),
+    ],
+)
+def test_law_school_matches_the_raw_file(data_dir, target, least, most, features):
+    data = datasets.law_school(data_dir=data_dir, target=target)
+    check_contract(data)
+    check_scaled_on_training_part(data)
+    assert data.is_regression == (target != "pass_bar")
+    assert len(data.labels) == 20798
+    raw = raw_law_school(data_dir)
+    targets = np.array(raw[target], data.labels.dtype if least else float)
+    np.testing.assert_array_equal(data.labels, targets)
+    assert data.labels.min() == np.float32(least)
+    assert data.labels.max() == np.float32(most)
+    assert set(data.feature_names) == features
+    assert [data.group_names[g] for g in data.groups] == raw["race"]
+    assert np.bincount(data.groups).tolist() == [3307, 17491]
+
+
+@pytest.mark.parametrize("target", ["ugpa", "zfygpa", "pass_bar"])
+@pytest.mark.parametrize("law_grades", [False, True])
+def test_law_grades_are_the_users_choice(data_dir, target, law_grades):
+    data = datasets.law_school(
+        data_dir=data_dir,
+        target=target,
+        law_grades=law_grades,
+        sensitive=["sex", "race"],
+        sensitive_in_features=False,
+    )
+    expected = {"lsat", "fulltime", "fam_inc", "tier", "ugpa"}
+    expected |= LAW_GRADES if law_grades else set()
+    assert set(data.feature_names) == expected - {target}
+    raw = raw_law_school(data_dir)
+    sexes = ["male" if float(code) else "female" for code in raw["male"]]
+    pairs = map(" & ".join, zip(sexes, raw["race"], strict=True))
+    assert [data.group_names[g] for g in data.groups] == list(pairs)
+
+
+# ---- student
+
+
+@pytest.mark.parametrize(
+    ("subject", "file", "rows", "most"),
+    [("mathematics", "student-mat.csv", 395, 20)]
+    + [("portuguese", "student-por.csv", 649, 19)],
+)
+def test_student_matches_the_raw_file(data_dir, subject, file, rows, most):
+    data = datasets.student(data_dir=data_dir, subject=subject)
+    check_contract(data)
+    check_scaled_on_training_part(data)
+    header, *raw = raw_rows(data_dir, file, sep=";")
+    raw = {name: [row[i] for row in raw] for i, name in enumerate(header)}
+    np.testing.assert_array_equal(data.labels, np.array(raw["G3"], np.float32))
+    assert (len(data.labels), data.labels.min(), data.labels.max()) == (rows, 0, most)
+    assert [data.group_names[g][0].upper() for g in data.groups] == raw["sex"]
+    sources = {name.split("=")[0] for name in data.feature_names}
+    assert sources == set(header) - {"G1", "G2", "G3"}
+    assert len(data.feature_names) == 56
+    assert subject in data.label_name
+
+
+@pytest.mark.parametrize(
+    ("earlier_grades", "names"), [(0, set()), (1, {"G1"}), (2, {"G1", "G2"})]
+)
+def test_earlier_grades_are_the_users_choice(data_dir, earlier_grades, names):
+    data = datasets.student(
+        data_dir=data_dir,
+        earlier_grades=earlier_grades,
+        sensitive=["address", "sex"],
+        sensitive_in_features=False,
+    )
+    assert {"G1", "G2", "G3"} & set(data.feature_names) == names
+    assert len(data.feature_names) == 52 + len(names)
+    assert data.group_names == tuple(
+        f"{place} & {sex}" for place in ("rural", "urban") for sex in ("female", "male")
+    )
+
+
+# ---- regression
+
+
+@pytest.mark.parametrize(
+    "loader", [datasets.communities, datasets.law_school, datasets.student]
+)
+@pytest.mark.parametrize("test_size", [0.25, 0.6])
+def test_both_parts_of_a_regression_spread_over_the_labels(data_dir, loader, test_size):
+    data = loader(data_dir=data_dir, test_size=test_size)
+    whole, part = (
+        group_labels(data),
+        data._replace(labels=data.test.labels, groups=data.test.groups),
+    )
+    for name, test in group_labels(part).items():
+        n = len(whole[name])
+        assert abs(len(test) - test_size * n) <= 0.5
+        at = np.unique(whole[name])
+        gap = np.searchsorted(test, at, "right") / len(test)
+        gap -= np.searchsorted(whole[name], at, "right") / n
+        fewer = min(len(test), n - len(test))
+        # One row of each of `fewer` blocks of neighbours; counts of the larger part
+        # differ as those of the smaller one.
+        assert np.abs(gap).max() <= (1 / fewer + 1 / n) * fewer / len(test)
+
+
+def test_split_of_a_regression_follows_its_seed(data_dir):
+    first, again, other = (
+        datasets.student(data_dir=data_dir, seed=seed) for seed in (3, 3, 4)
+    )
+    np.testing.assert_array_equal(first.is_train, again.is_train)
+    np.testing.assert_array_equal(first.features, again.features)
+    assert not np.array_equal(first.is_train, other.is_train)
+
+
+@pytest.mark.parametrize("test_size", [0.1, 0.25, 0.4, 0.6, 0.9])
+def test_every_row_has_the_same_chance_of_either_part(test_size):
+    labels, strata = np.linspace(0, 1, 103), np.zeros(103, int)
+    draws = [
+        _tables.stratified(strata, test_size=test_size, seed=seed, along=labels)
+        for seed in range(1000)
+    ]
+    share = 1 - np.mean(draws, axis=0)
+    # Five standard deviations, and what the ends of the range may differ by.
+    assert np.abs(share - test_size).max() < 5 * (0.25 / 1000) ** 0.5
+
+
+@pytest.mark.parametrize(("size", "test"), [(1, 0), (2, 1), (3, 1), (5, 2)])
+def test_small_groups_keep_a_training_row(size, test):
+    is_train = _tables.stratified(
+        np.repeat([0, 1], [size, 40]),
+        test_size=0.4,
+        seed=0,
+        along=np.arange(size + 40.0),
+    )
+    assert (~is_train[:size]).sum() == test
+    assert (~is_train[size:]).sum() == 16
+
+
+def test_a_regression_is_no_classification(data_dir):
+    data = datasets.law_school(data_dir=data_dir)
+    with pytest.raises(ValueError, match="'law_school' is for regression.*'pass_bar'"):
+        frontiers.check(data, notion=notions.demographic_parity, n_folds=0)
+    data = datasets.law_school(data_dir=data_dir, target="pass_bar")
+    counts = frontiers.check(data, notion=notions.equal_opportunity, n_folds=2)
+    assert counts.sum() == data.labels.sum()
+
+
+@pytest.mark.parametrize(
+    ("loader", "options", "message"),
+    [
+        (datasets.communities, {"sensitive": "race"}, "'race'.*Nearest: 'race"),
+        (datasets.communities, {"sensitive": []}, "`sensitive` must name one"),
+        (datasets.communities, {"test_size": 1.0}, r"share in \(0, 1\), but is 1.0"),
+        (datasets.law_school, {"target": "gpa"}, "`target` names 'gpa'.*'zfygpa'"),
+        (datasets.law_school, {"sensitive": "male"}, "'male'.*'race', 'sex'"),
+        (datasets.student, {"subject": "math"}, "`subject`.*'math'.*'mathematics'"),
+        (datasets.student, {"earlier_grades": 3}, "must be 0, 1 or 2, but is 3"),
+        (datasets.student, {"sensitive": "seks"}, "Nearest: 'sex'"),
+        (datasets.student, {"data_dir": "absent"}, "'absent' is not.*student-mat.csv"),
+    ],
+)
+def test_bad_choices_are_refused(data_dir, loader, options, message):
+    with pytest.raises(ValueError, match=message):
+        loader(**{"data_dir": data_dir} | options)
+
+
+def test_labels_all_alike_leave_nothing_to_learn():
+    table = _tables.extra("pandas").DataFrame({"x": np.arange(8.0)})
+    groups = _dataset.Attribute(np.array(list("abababab")), ("x",))
+    with pytest.raises(ValueError, match="two labels, but its 6 .* Labels are 'y'"):
+        _dataset.build(
+            "same",
+            table,
+            np.ones(8, np.float32),
+            label_name="y",
+            attributes={"sex": groups},
+            sensitive="sex",
+            sensitive_in_features=True,
+            split=(0.25, 0),
+        )
 
 
 # ---- where files come from
@@ -418,8 +725,8 @@ def test_download_is_cached_and_checked(pinned, monkeypatch, tmp_path, altered):
     monkeypatch.setenv("FAIRJAX_DATA_DIR", str(tmp_path))  # Lacks the file.
     server = serve(pinned + b"\n" if altered else pinned)
     url = f"http://127.0.0.1:{server.server_port}/german.data"
-    file = datasets._FILES["german.data"]._replace(url=url)
-    monkeypatch.setitem(datasets._FILES, "german.data", file)
+    file = _sources.FILES["german.data"]._replace(url=url)
+    monkeypatch.setitem(_sources.FILES, "german.data", file)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     try:
         if altered:
@@ -453,11 +760,11 @@ def test_missing_extra_is_named(pinned, write, monkeypatch, module):
     assert len(datasets.toy(n=20).labels) == 40
 
 
-@pytest.mark.parametrize("name", list(datasets._FILES))
+@pytest.mark.parametrize("name", list(_sources.FILES))
 def test_local_files_are_the_pinned_ones(data_dir, name):
     content = Path(data_dir, name).read_bytes()
-    assert hashlib.sha256(content).hexdigest() == datasets._FILES[name].sha256
-    assert datasets._FILES[name].url.endswith(f"/{name}")
+    assert hashlib.sha256(content).hexdigest() == _sources.FILES[name].sha256
+    assert _sources.FILES[name].url.endswith(f"/{name}")
 
 
 # ---- from_csv

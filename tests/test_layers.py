@@ -46,7 +46,10 @@ LAYERS = {
     "_checkpoints": Layer("_files", "jax numpy"),
     "sweeps": Layer("checks _checkpoints", "jax numpy", lazy="rich"),
     "_tables": Layer("checks", "numpy", lazy="pandas"),
-    "datasets": Layer("checks _tables", "numpy", lazy="pandas pooch"),
+    "_sources": Layer("_tables", lazy="pooch"),
+    "_dataset": Layer("_tables", "numpy"),
+    "_csv": Layer("_tables _sources _dataset", "numpy", lazy="pandas"),
+    "datasets": Layer("_tables _sources _dataset _csv", "numpy", lazy="pandas"),
     "frontiers": Layer(
         "checks notions erm orthogonality solvers metrics sweeps datasets",
         "jax numpy",
@@ -62,7 +65,7 @@ LAYERS = {
     "_sweep_command": Layer(
         "notions erm sweeps datasets frontiers _files _canvas _terminal _sweep_report"
     ),
-    "_score_tables": Layer("checks _tables", "numpy"),
+    "_score_tables": Layer("checks _tables _csv", "numpy"),
     "_score_measures": Layer("notions metrics sweeps", "jax numpy"),
     "_repair_command": Layer(
         "barycenters plots _files _canvas _terminal _score_tables _score_measures",

@@ -489,6 +489,24 @@ def test_every_configuration_is_optimal(kind, name, table):
 
 
 @pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", LOSSES)
+def test_an_infeasible_start_proves_nothing(name, table):
+    # Each starts from the one before: the optimum of another problem, whose multiplier
+    # is 0, so that its violation of the next bound would cost a certificate nothing.
+    features, labels, groups = table
+    u = directions_of(features, labels, groups, kind="one")
+    settings = {
+        "ridge": np.full(3, 0.05),
+        "tolerance": np.array([[np.inf] * K, [0.0] * K, [0.0] * K]),
+        "target": np.array([[0.0] * K, [0.0] * K, [0.3, *[0.0] * (K - 1)]]),
+        "lam": np.zeros(3),
+    }
+    found = fit(name, features, labels, u, settings, batch=1)
+    cases = problems(name, features, labels, u, settings)
+    check_optimal(found, cases, relative=1e-10)
+
+
+@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", ["logistic", "squared_hinge", "squared"])
 @pytest.mark.parametrize("kind", ["pairwise", "odds"])
 def test_the_multipliers_give_a_dual_bound(kind, name, table):

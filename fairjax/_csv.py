@@ -1,0 +1,195 @@
+"""A table of one's own: a CSV file and the names of its columns become a dataset."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool
+
+from . import _dataset, _sources, _tables
+from ._dataset import Dataset
+from ._tables import Frame
+
+
+def from_csv(
+    path: _sources.Location,
+    *,
+    target: str,
+    sensitive: str | Sequence[str],
+    positive: str | int | float | bool | None = None,
+    favourable: str | None = None,
+    split: str | None = None,
+    exclude: str | Sequence[str] = (),
+    sensitive_in_features: bool = True,
+    drop_missing: bool = False,
+    test_size: float = 0.25,
+    seed: int = 0,
+    sep: str = ",",
+    encoding: str = "utf-8-sig",
+) -> Dataset:
+    r"""Reads a CSV file with a header line.
+
+    Columns of numbers are scaled; all others are categories, one-hot encoded, where a
+    missing entry is a category of its own.
+
+    Args:
+        path: of the file.
+        target: column to predict.
+        sensitive: one or several columns; several make intersections, as groups only
+            those that occur.
+        positive: the value of `target` that becomes label 1, the favourable outcome;
+            all other values become 0. May be left out for 0 and 1, -1 and 1, or False
+            and True.
+        favourable: what label 1 means, in words; "<target> = <positive>" when absent.
+        split: column that says "train" or "test"; when absent, a seeded split,
+            stratified by label and group, with single rows of a kind in training.
+        exclude: columns that are no features: identifiers, weights, other outcomes.
+        sensitive_in_features: False leaves the sensitive columns out of the features.
+        drop_missing: leaves out rows with a missing entry in a column that is used.
+        test_size: share of the test part, in (0, 1); not read with `split`.
+        seed: of the split; not read with `split`.
+        sep: the character between entries.
+        encoding: of the file; the default reads UTF-8 with or without a mark.
+
+    Returns:
+        The dataset, named after the file, rows in its order.
+
+    Raises:
+        ValueError: for a file that cannot be read or has no rows, unknown columns,
+            numbers that are missing or infinite, and labels or groups all alike. Data
+            rows are counted from 1, below the header.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> text = "age,sex,repaid\n" + "31,F,yes\n40,M,no\n25,M,yes\n58,F,no\n" * 2
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "loans.csv")
+        ...     _ = path.write_text(text)
+        ...     data = from_csv(path, target="repaid", sensitive="sex", positive="yes")
+        >>> data.feature_names, data.group_names, data.label_name
+        (('age', 'sex=F', 'sex=M'), ('F', 'M'), 'repaid = yes')
+    """
+    frame = read(Path(path), sep=sep, encoding=encoding)
+    sensitive, exclude = _dataset.listed(sensitive), _dataset.listed(exclude)
+    roles = {
+        "target": [target],
+        "sensitive": sensitive,
+        "exclude": exclude,
+        "split": [] if split is None else [split],
+    }
+    for argument, names in roles.items():
+        for name in names:
+            _dataset.check_known(name, list(frame), argument=argument)
+    for argument in ("sensitive", "split"):
+        if target in roles[argument]:
+            raise ValueError(
+                f"`target` and `{argument}` both name {target!r}: what is to be "
+                f"predicted must be another column."
+            )
+    used = {name for name in frame if name not in exclude}
+    used |= {target, *sensitive, *roles["split"]}
+    if drop_missing:
+        frame = frame.dropna(subset=sorted(used))
+    if not len(frame):
+        raise ValueError(
+            f"{str(path)!r} has no rows{' without missing entries' * drop_missing}."
+        )
+    labels, value = favourable_rows(frame[target], target=target, positive=positive)
+    return _dataset.build(
+        Path(path).stem,
+        frame.drop(columns=list({target, *exclude, *roles["split"]})),
+        labels,
+        label_name=favourable or f"{target} = {value}",
+        attributes={
+            name: _dataset.Attribute(_tables.as_names(frame[name]), (name,))
+            for name in sensitive
+        },
+        sensitive=sensitive,
+        sensitive_in_features=sensitive_in_features,
+        split=(test_size, seed) if split is None else _named_split(frame[split]),
+    )
+
+
+def read(path: Path, *, sep: str, encoding: str) -> Frame:
+    """A table with stripped column names; pandas alone would repair bad files."""
+    if len(sep) != 1 or sep in ' "\r\n':
+        raise ValueError(
+            f"`sep` must be one character, neither a space, a quote nor a line end, "
+            f"but is {sep!r}."
+        )
+    try:
+        with path.open(newline="", encoding=encoding) as lines:
+            rows = csv.reader(lines, delimiter=sep, skipinitialspace=True, strict=True)
+            header = [name.strip() for name in next((r for r in rows if r), [])]
+            for row in rows:
+                if row and len(row) != len(header):
+                    raise ValueError(
+                        f"{str(path)!r} has {len(header)} columns, but line "
+                        f"{rows.line_num} has {len(row)} entries. Check `sep` = "
+                        f"{sep!r} and the quotes there."
+                    )
+    except (OSError, UnicodeError, LookupError, csv.Error) as error:
+        raise ValueError(
+            f"cannot read {str(path)!r} as CSV with `sep` = {sep!r} and `encoding` = "
+            f"{encoding!r}: {error}. Check the path and these two."
+        ) from error
+    if len(set(header)) < len(header) or not header:
+        raise ValueError(
+            f"{str(path)!r} must begin with a line of different column names, but it "
+            f"has {header or 'none'}."
+        )
+    return _tables.extra("pandas").read_csv(
+        path,
+        sep=sep,
+        encoding=encoding,
+        names=header,
+        header=0,
+        index_col=False,
+        skipinitialspace=True,
+        low_memory=False,
+    )
+
+
+def _named_split(column: Frame) -> Bool[np.ndarray, " n"]:
+    """The split that a column states in words."""
+    words = np.char.lower(_tables.as_text(column))
+    for row in np.flatnonzero((words != "train") & (words != "test"))[:1]:
+        raise ValueError(
+            f'`split`: column {column.name!r} must say "train" or "test", but says '
+            f"{str(words[row])!r} in data row {column.index[row] + 1}."
+        )
+    return words == "train"
+
+
+def favourable_rows(
+    column: Frame, *, target: str, positive: object, argument: str = "target"
+) -> tuple[Bool[np.ndarray, " n"], str]:
+    """Which rows have the favourable value, and the text of that value."""
+    for row in np.flatnonzero(column.isna().to_numpy())[:1]:
+        raise ValueError(
+            f"`{argument}`: column {target!r} is empty in data row "
+            f"{column.index[row] + 1}. Pass `drop_missing=True` to leave such rows out."
+        )
+    texts = _tables.as_text(column)
+    values = np.unique(texts)
+    shown = ", ".join(map(repr, values[:8].tolist())) + ", ..." * (values.size > 8)
+    if values.size < 2:
+        raise ValueError(
+            f"`{argument}`: column {target!r} must hold two values or more, but holds "
+            f"only {shown}: there is nothing to learn."
+        )
+    if positive is None:
+        obvious = {("0", "1"): "1", ("-1", "1"): "1", ("False", "True"): "True"}
+        positive = obvious.get(tuple(values.tolist()))
+        if positive is None:
+            raise ValueError(
+                f"`positive` must name the favourable value of column {target!r}, "
+                f"which holds {shown}. All other values become label 0."
+            )
+    if _tables.text(positive) not in values:
+        raise ValueError(
+            f"`positive` = {positive!r} does not occur in column {target!r}, which "
+            f"holds {shown}."
+        )
+    return texts == _tables.text(positive), _tables.text(positive)
