@@ -8,16 +8,16 @@ that is damaged or stamped otherwise counts as absent.
 import hashlib
 import io
 import json
-import os
 import pathlib
-import uuid
-from collections.abc import Callable
-from typing import IO, Any
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
+
+from . import _files
 
 
 def describe(name: str, tree: PyTree) -> dict[str, str]:
@@ -56,14 +56,15 @@ def claim(directory: pathlib.Path, manifest: dict[str, str]) -> str:
             f"directory, or delete this one to start afresh."
         )
     if found is None:
-        _write_whole(file, lambda stream: stream.write(text.encode()))
+        _files.write_whole({file: lambda stream: stream.write(text.encode())})
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def store(file: pathlib.Path, stamp: str, values: PyTree) -> None:
     """Writes the values of a chunk, whole or not at all."""
     leaves = {f"leaf{i}": leaf for i, leaf in enumerate(jax.tree.leaves(values))}
-    _write_whole(file, lambda s: np.savez(s, stamp=np.asarray(stamp), **leaves))
+    save = partial(np.savez, stamp=np.asarray(stamp), **leaves)
+    _files.write_whole({file: save})
 
 
 def load(file: pathlib.Path, stamp: str, info: PyTree) -> PyTree | None:
@@ -93,15 +94,3 @@ def form(leaf: Any) -> str:
 def is_key(leaf: Any) -> bool:
     """Whether the leaf holds PRNG keys, which NumPy cannot."""
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _write_whole(file: pathlib.Path, write: Callable[[IO[bytes]], object]) -> None:
-    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
-    try:
-        with open(temporary, "xb") as stream:
-            write(stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)

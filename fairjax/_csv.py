@@ -95,7 +95,7 @@ def from_csv(
         raise ValueError(
             f"{str(path)!r} has no rows{' without missing entries' * drop_missing}."
         )
-    labels, value = _favourable(frame[target], target=target, positive=positive)
+    labels, value = _tables.favourable(frame[target], target=target, positive=positive)
     return _dataset.build(
         Path(path).stem,
         frame.drop(columns=list({target, *exclude, *roles["split"]})),
@@ -160,36 +160,3 @@ def _named_split(column: Frame) -> Bool[np.ndarray, " n"]:
             f"{str(words[row])!r} in data row {column.index[row] + 1}."
         )
     return words == "train"
-
-
-def _favourable(
-    column: Frame, *, target: str, positive: object
-) -> tuple[Bool[np.ndarray, " n"], str]:
-    """Which rows have the favourable value, and the text of that value."""
-    for row in np.flatnonzero(column.isna().to_numpy())[:1]:
-        raise ValueError(
-            f"`target`: column {target!r} is empty in data row "
-            f"{column.index[row] + 1}. Pass `drop_missing=True` to leave such rows out."
-        )
-    texts = _tables.as_text(column)
-    values = np.unique(texts)
-    shown = ", ".join(map(repr, values[:8].tolist())) + ", ..." * (values.size > 8)
-    if values.size < 2:
-        raise ValueError(
-            f"`target`: column {target!r} must hold two values or more, but holds "
-            f"only {shown}: there is nothing to learn."
-        )
-    if positive is None:
-        obvious = {("0", "1"): "1", ("-1", "1"): "1", ("False", "True"): "True"}
-        positive = obvious.get(tuple(values.tolist()))
-        if positive is None:
-            raise ValueError(
-                f"`positive` must name the favourable value of column {target!r}, "
-                f"which holds {shown}. All other values become label 0."
-            )
-    if _tables.text(positive) not in values:
-        raise ValueError(
-            f"`positive` = {positive!r} does not occur in column {target!r}, which "
-            f"holds {shown}."
-        )
-    return texts == _tables.text(positive), _tables.text(positive)

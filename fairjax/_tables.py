@@ -68,6 +68,39 @@ def _one_per_block(
     return rows[rng.integers(edges[:-1], edges[1:])]
 
 
+def favourable(
+    column: Frame, *, target: str, positive: object, argument: str = "target"
+) -> tuple[Bool[np.ndarray, " n"], str]:
+    """Which rows have the favourable value, and the text of that value."""
+    for row in np.flatnonzero(column.isna().to_numpy())[:1]:
+        raise ValueError(
+            f"`{argument}`: column {target!r} is empty in data row "
+            f"{column.index[row] + 1}. Pass `drop_missing=True` to leave such rows out."
+        )
+    texts = as_text(column)
+    values = np.unique(texts)
+    shown = ", ".join(map(repr, values[:8].tolist())) + ", ..." * (values.size > 8)
+    if values.size < 2:
+        raise ValueError(
+            f"`{argument}`: column {target!r} must hold two values or more, but holds "
+            f"only {shown}: there is nothing to learn."
+        )
+    if positive is None:
+        obvious = {("0", "1"): "1", ("-1", "1"): "1", ("False", "True"): "True"}
+        positive = obvious.get(tuple(values.tolist()))
+        if positive is None:
+            raise ValueError(
+                f"`positive` must name the favourable value of column {target!r}, "
+                f"which holds {shown}. All other values become label 0."
+            )
+    if _text(positive) not in values:
+        raise ValueError(
+            f"`positive` = {positive!r} does not occur in column {target!r}, which "
+            f"holds {shown}."
+        )
+    return texts == _text(positive), _text(positive)
+
+
 def encoded(
     frame: Frame, is_train: Bool[np.ndarray, " n"], *, fill: bool = False
 ) -> tuple[Float32[np.ndarray, "n d"], tuple[str, ...]]:

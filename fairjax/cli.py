@@ -1,35 +1,21 @@
-"""The `fairjax` command: a thin layer over `datasets`, `frontiers` and `plots`.
+"""The `fairjax` command: a thin layer over the package; here its options only.
 
-Options are read and checked first, then the output folder, then the data; only then
-does anything compile. Bad input prints one line and exits with status 2. Results are
-written aside and moved into place, so a run that fails leaves older ones as they were.
+Options are read and checked first, then the output, then the data; only then does
+anything compile. Bad input prints one line and exits with status 2. Results are written
+aside and moved into place, so a run that fails leaves older ones as they were.
 """
 
-import contextlib
-import csv
-import difflib
 import importlib.metadata
-import importlib.util
-import inspect
 import io
-import os
 import sys
-import tempfile
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, NoReturn, TextIO, TypeVar
+from typing import Annotated, NoReturn
 
 import jax
-import numpy as np
-
-from . import datasets, erm, frontiers, notions, plots, sweeps
 
 try:
+    import rich as rich
     import typer
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 except ImportError as error:
     print(
         f"fairjax: the command needs {error.name}: install it with "
@@ -38,55 +24,18 @@ except ImportError as error:
     )
     raise SystemExit(2) from error
 
-T = TypeVar("T")
-
-NOTIONS: dict[str, notions.Notion] = {
-    "demographic-parity": notions.demographic_parity,
-    "equal-opportunity": notions.equal_opportunity,
-    "equalized-odds": notions.equalized_odds,
-}
-LOSSES: dict[str, erm.Loss] = {
-    "logistic": erm.logistic,
-    "hinge": erm.hinge,
-    "squared-hinge": erm.squared_hinge,
-    "squared": erm.squared,
-}
-METHODS: dict[str, frontiers.Method] = {
-    "constraint": frontiers.constraint,
-    "penalty": frontiers.penalty,
-    "projection": frontiers.projection,
-    "elimination": frontiers.elimination,
-}
-MEANINGS = {
-    "constraint": "the share of the gap between the groups' mean scores that is "
-    "removed: 0 leaves the model free, 1 makes mean scores equal, more turns the gap "
-    "around",
-    "penalty": "the weight of the squared gap between the groups' mean scores, added "
-    "to the objective: 0 leaves the model free",
-    "projection": "0 for the features as they are, 1 for features projected so that "
-    "every linear model on them has equal mean scores",
-    "elimination": "0 for the features as they are, 1 for features with one coordinate "
-    "eliminated so that every linear model on them has equal mean scores",
-}
-STRATA = {
-    "demographic-parity": [""],
-    "equal-opportunity": [" with label 1"],
-    "equalized-odds": [" with label 0", " with label 1"],
-}
-FEW = 30  # Below, a rate moves by more than 3 points with one sample.
-MOST_ROWS = 18
+from . import (
+    _audit_command,
+    _options,
+    _repair_command,
+    _score_tables,
+    _sweep_command,
+    _terminal,
+)
 
 app = typer.Typer(
     add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
 )
-
-
-class Panel(NamedTuple):
-    """What was found for one notion: per seed, and the mean over seeds."""
-
-    notion: str
-    runs: list[frontiers.Frontier]
-    mean: frontiers.Frontier
 
 
 def _print_version(wanted: bool) -> bool:
@@ -110,7 +59,8 @@ def fairjax(
 ) -> None:
     """Fair machine learning: how much accuracy does fairness cost?
 
-    Try `fairjax sweep`, and `fairjax sweep --help`.
+    Try `fairjax sweep`, and `fairjax sweep --help`. To measure the scores of a model
+    that is already there, use `audit`; to make them fair, `repair`.
     """
 
 
@@ -256,7 +206,7 @@ def sweep(
         bool, typer.Option("--quiet", help="No progress and no table.")
     ] = False,
 ) -> None:
-    r"""Trace the frontier between accuracy and fairness of linear models.
+    """Trace the frontier between accuracy and fairness of linear models.
 
     Fits one model per strength, measures how often it is right and how far its
     decisions differ between groups, and selects the least unfair model among those with
@@ -268,69 +218,183 @@ def sweep(
       fairjax sweep --dataset adult
       fairjax sweep --dataset compas --notion all --strengths 0:1:11 --seeds 5
       fairjax sweep --csv loans.csv --target repaid --positive yes --sensitive sex
-    """
-    with _one_line(), jax.enable_x64(float64):
-        if importlib.util.find_spec("matplotlib") is None:
-            raise ImportError(
-                "pictures need matplotlib: install it with "
-                '`pip install "fairjax[cli]"`.'
-            )
-        settings = {
-            "loss": _choose(loss, LOSSES, option="--loss"),
-            "method": _choose(method, METHODS, option="--method"),
-            "strengths": strengths and _numbers(strengths, option="--strengths"),
-            "ridges": _numbers(ridges, option="--ridges"),
-            "n_folds": folds,
-        }
-        chosen = _notions(notion or ["both"])
-        seed_list = _seeds(seeds)
-        load = _loader(
-            dataset,
-            csv_file,
-            columns={"target": target, "positive": positive, "split": split}
-            | {"favourable": favourable, "exclude": exclude},
+    """  # noqa: D301
+    with _terminal.one_line(), jax.enable_x64(float64):
+        _sweep_command.run(
+            dataset=dataset,
+            csv_file=csv_file,
+            columns={
+                "target": target,
+                "positive": positive,
+                "split": split,
+                "favourable": favourable,
+                "exclude": exclude,
+            },
             sensitive=sensitive,
             drop_missing=drop_missing,
             without_sensitive=without_sensitive,
             data_dir=data_dir,
+            notion=notion or ["both"],
+            loss=loss,
+            method=method,
+            strengths=strengths,
+            ridges=ridges,
+            seeds=seeds,
+            folds=folds,
+            out=out,
+            quiet=quiet,
         )
-        with _output(out) as publish:
-            loaded = [load(seed) for seed in seed_list]
-            for data in loaded:
-                for name in chosen:
-                    frontiers.check(data, notion=NOTIONS[name], n_folds=folds)
-            panels = _sweep(loaded, seed_list, chosen, settings, quiet=quiet)
-            head = _headline(loaded[0])
-            labels = {"method": method, "loss": loss}
-            picture = _picture(panels, loaded[0])
-            publish(
-                {
-                    "results.csv": lambda path: _write_csv(
-                        path, panels, loaded[0], seed_list, labels
-                    ),
-                    "report.md": lambda path: path.write_text(
-                        _report(panels, loaded[0], seed_list, labels, folds),
-                        encoding="utf-8",
-                    ),
-                    "frontier.png": lambda path: plots.save(picture, path),
-                }
-            )
-            console = _console(sys.stdout)
-            if not quiet:
-                console.print(head, soft_wrap=True)
-            for panel in panels:
-                if not quiet:
-                    console.print()
-                    console.print(_table(panel))
-                    console.print(_legend(panel.mean), soft_wrap=True)
-                for sentence in _sentences(panel, loaded[0]):
-                    console.print(sentence, soft_wrap=True)
-            if not quiet:
-                console.print()
-            console.print(
-                f"Wrote results.csv, report.md and frontier.png to {out}.",
-                soft_wrap=True,
-            )
+
+
+@app.command()
+def audit(
+    scores: _options.Table,
+    score: _options.Score,
+    group: _options.Group,
+    label: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="What turned out: two values, or real numbers for a regression.",
+        ),
+    ] = None,
+    positive: Annotated[
+        str | None,
+        typer.Option(
+            metavar="VALUE",
+            help="The favourable value of the label, unless that is 0/1, -1/1 or "
+            "False/True.",
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            metavar="NUMBER",
+            help="Scores above it are favourable decisions.  [default: 0.5 if all "
+            "scores lie in 0 to 1, else 0; none for real labels, or without labels]",
+        ),
+    ] = None,
+    weight: _options.Weight = None,
+    draws: Annotated[
+        int, typer.Option(metavar="NUMBER", help="Resamples behind each interval.")
+    ] = 200,
+    sep: _options.Sep = ",",
+    encoding: _options.Encoding = "utf-8-sig",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Gets groups.csv, gaps.csv, report.md and scores.png; older ones are "
+            "replaced.",
+        ),
+    ] = None,
+    quiet: _options.Quiet = False,
+) -> None:
+    """Measure how scores, decisions and errors differ between groups.
+
+    Prints the numbers of each group and the gaps between groups, with bootstrap
+    intervals, and says which groups are too small to conclude anything.
+
+    \b
+    Examples:
+      fairjax audit scores.csv --score p --group sex
+      fairjax audit scores.csv --score p --group sex --group race --label hired
+      fairjax audit scores.csv --score p --group sex --label y --out audit
+    """  # noqa: D301
+    with _terminal.one_line(), jax.enable_x64(True):
+        _audit_command.run(
+            scores,
+            _score_tables.Columns(
+                score, group, weight, sep.replace(r"\t", "\t"), encoding
+            ),
+            label=label,
+            positive=positive,
+            threshold=threshold,
+            draws=draws,
+            out=out,
+            quiet=quiet,
+        )
+
+
+@app.command()
+def repair(
+    scores: _options.Table,
+    score: _options.Score,
+    group: _options.Group,
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="Gets the table, its rows as they are, with one column more; an older "
+            "one is replaced.",
+        ),
+    ],
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A table with the same columns from which the distributions are "
+            "learned, such as the training scores.  [default: the scores themselves]",
+        ),
+    ] = None,
+    repair: Annotated[
+        float,
+        typer.Option(
+            metavar="NUMBER",
+            help="The share of the Wasserstein distance between groups that is "
+            "removed: 1 makes scores fair; 0.5 halves it for a quarter of the price.",
+        ),
+    ] = 1.0,
+    jitter: Annotated[
+        int | None,
+        typer.Option(
+            metavar="SEED",
+            help="Split equal scores of a group at random, with this seed, which exact "
+            "parity needs when there are many.",
+        ),
+    ] = None,
+    weight: _options.Weight = None,
+    column: Annotated[
+        str, typer.Option(metavar="NAME", help="The name of the new column.")
+    ] = "fair_score",
+    sep: _options.Sep = ",",
+    encoding: _options.Encoding = "utf-8-sig",
+    picture: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Also draw the scores of each group before and after, and which score "
+            "became which: .png, .pdf or .svg.",
+        ),
+    ] = None,
+    quiet: _options.Quiet = False,
+) -> None:
+    """Make scores equally distributed in all groups.
+
+    Moves each score to the Wasserstein barycenter of the groups' distributions, which
+    changes scores least. That keeps the order inside each group and the mean, and needs
+    no labels. A row's group must be known to repair its score.
+
+    \b
+    Examples:
+      fairjax repair scores.csv --score p --group sex --out fair.csv
+      fairjax repair new.csv --score p --group sex --calibration old.csv --out f.csv
+      fairjax repair scores.csv --score p --group sex --repair 0.5 --out fair.csv
+    """  # noqa: D301
+    with _terminal.one_line(), jax.enable_x64(True):
+        _repair_command.run(
+            scores,
+            _score_tables.Columns(
+                score, group, weight, sep.replace(r"\t", "\t"), encoding
+            ),
+            calibration=calibration,
+            repair=repair,
+            jitter=jitter,
+            column=column,
+            out=out,
+            picture=picture,
+            quiet=quiet,
+        )
 
 
 def main() -> NoReturn:
@@ -340,423 +404,17 @@ def main() -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
-        status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
-    except (KeyboardInterrupt, typer.Abort):
-        print("fairjax: stopped; nothing was written.", file=sys.stderr)
-        status = 130
+        status = app(
+            sys.argv[1:] or ["--help"], prog_name="fairjax", standalone_mode=False
+        )
     except Exception as error:
         # Usage errors; their class is typer's own in some versions, click's in others.
         message = getattr(error, "format_message", None)
         if message is None:
             raise
-        print(_line(f"{message()} See `fairjax sweep --help`."), file=sys.stderr)
+        # The subcommand in use, where the error knows it.
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "fairjax"
+        print(_terminal.line(f"{message()} See `{command} --help`."), file=sys.stderr)
         status = 2
     sys.exit(status if isinstance(status, int) else 0)
-
-
-def _line(message: object) -> str:
-    return "fairjax: " + " ".join(str(message).split())
-
-
-@contextlib.contextmanager
-def _one_line() -> Iterator[None]:
-    """What the user can mend is told in one line, without a traceback."""
-    try:
-        yield
-    except (ValueError, OSError, ImportError) as error:
-        print(_line(error), file=sys.stderr)
-        raise typer.Exit(2) from error
-
-
-def _choose(name: str, table: Mapping[str, T], *, option: str) -> T:
-    if name not in table:
-        near = difflib.get_close_matches(name, table, n=1)
-        raise ValueError(
-            f"`{option}` must be one of {', '.join(table)}, but is {name!r}."
-            + "".join(f" Did you mean {other}?" for other in near)
-        )
-    return table[name]
-
-
-def _notions(names: Sequence[str]) -> list[str]:
-    groups = {name: [name] for name in NOTIONS}
-    groups |= {"both": list(NOTIONS)[:2], "all": list(NOTIONS)}
-    chosen = [_choose(name, groups, option="--notion") for name in names]
-    return list(dict.fromkeys(name for group in chosen for name in group))
-
-
-def _numbers(text: str, *, option: str) -> list[float]:
-    try:
-        if ":" not in text:
-            return [float(part) for part in text.split(",")]
-        first, last, count = text.split(":")
-        if not 1 <= int(count) <= 100_000:
-            raise ValueError
-        return np.linspace(float(first), float(last), int(count)).tolist()
-    except ValueError:
-        raise ValueError(
-            f"`{option}` must be numbers such as 0,0.5,1 or 0:2:64 (from, to, how many "
-            f"up to 100000), but is {text!r}."
-        ) from None
-
-
-def _seeds(text: str) -> list[int]:
-    try:
-        if "," in text:
-            seeds = [int(part) for part in text.split(",") if part.strip()]
-        else:
-            seeds = list(range(int(text)))
-        if not 1 <= len(seeds) <= 1000 or not all(0 <= s < 2**31 for s in seeds):
-            raise ValueError
-    except ValueError:
-        raise ValueError(
-            f"`--seeds` must be how many, such as 3, or a list of whole numbers from "
-            f"0, such as 0,7, but is {text!r}."
-        ) from None
-    return list(dict.fromkeys(seeds))
-
-
-def _loader(
-    dataset: str | None,
-    path: Path | None,
-    *,
-    columns: dict[str, str | list[str] | None],
-    sensitive: list[str] | None,
-    drop_missing: bool,
-    without_sensitive: bool,
-    data_dir: Path | None,
-) -> Callable[[int], datasets.Dataset]:
-    """The data set for a seed; only given options are passed on."""
-    given = {name: value for name, value in columns.items() if value}
-    if path is None:
-        dataset = dataset or "toy"
-        load = _choose(dataset, datasets.LOADERS, option="--dataset")
-        where = f"--dataset {dataset}"
-    else:
-        if dataset is not None:
-            raise ValueError("give one of `--dataset` and `--csv`, not both.")
-        if not columns["target"] or not sensitive:
-            raise ValueError(
-                "`--csv` needs `--target COLUMN`, what to predict, and `--sensitive "
-                "COLUMN`, what tells the groups apart."
-            )
-        load = datasets.from_csv
-        where = "--csv"
-        given["path"] = str(path)
-    options: dict[str, Any] = dict(given)
-    options |= {"sensitive": sensitive} if sensitive else {}
-    options |= {"drop_missing": True} if drop_missing else {}
-    options |= {"sensitive_in_features": False} if without_sensitive else {}
-    options |= {"data_dir": data_dir} if data_dir else {}
-    known = inspect.signature(load).parameters
-    for name in options:
-        if name not in known:
-            flag = {"sensitive_in_features": "without-sensitive"}.get(name, name)
-            raise ValueError(f"`--{flag.replace('_', '-')}` has no use with `{where}`.")
-    if "seed" not in known or columns["split"]:
-        once = []
-
-        def fixed(seed: int) -> datasets.Dataset:
-            # The seeds differ in their folds only: the same rows serve all.
-            once[:] = once or [load(**options)]
-            return once[0]
-
-        return fixed
-    return lambda seed: load(**options, seed=seed)
-
-
-def _sweep(
-    loaded: Sequence[datasets.Dataset],
-    seeds: Sequence[int],
-    chosen: Sequence[str],
-    settings: dict,
-    *,
-    quiet: bool,
-) -> list[Panel]:
-    each = settings["n_folds"] + 1
-    total = each * len(chosen) * len(seeds)
-    bar = contextlib.nullcontext() if quiet else sweeps.progress_bar("fitting")
-    panels = []
-    with bar as progress:
-        before = 0
-
-        def report(done: int, _: int) -> None:
-            if progress:
-                progress(before + done, total)
-
-        for name in chosen:
-            runs = []
-            for data, seed in zip(loaded, seeds, strict=True):
-                runs.append(
-                    frontiers.linear(
-                        data,
-                        notion=NOTIONS[name],
-                        seed=seed,
-                        progress=report,
-                        **settings,
-                    )
-                )
-                before += each
-            panels.append(Panel(name, runs, frontiers.average(runs)))
-    return panels
-
-
-def _headline(data: datasets.Dataset) -> str:
-    n_train = int(data.is_train.sum())
-    return (
-        f"{data.name}: {n_train:,} training and {data.is_train.size - n_train:,} test "
-        f"rows, {data.features.shape[1]} features. Label 1: {data.label_name}. Groups: "
-        f"{', '.join(data.group_names)}."
-    )
-
-
-def _shown(found: frontiers.Frontier) -> list[int]:
-    """Rows of the table, fairest last: the ends of the front and an even choice."""
-    front = np.flatnonzero(found.on_front)
-    front = front[np.argsort(-found.test_unfairness[front], kind="stable")]
-    if front.size > MOST_ROWS:
-        even = np.linspace(0, front.size - 1, MOST_ROWS).round().astype(int)
-        front = front[even]
-    rows = {*front.tolist(), found.selected, found.unconstrained}
-    return sorted(rows, key=lambda i: (-found.test_unfairness[i], i))
-
-
-_COLUMNS = ("train", "validation", "test")
-
-
-def _cells(found: frontiers.Frontier) -> Iterator[tuple[int, list[str]]]:
-    several = np.unique(found.ridge).size > 1
-    for i in _shown(found):
-        marks = "*" * (i == found.selected) + "o" * (i == found.unconstrained)
-        marks += "!" * (not found.converged[i])
-        cells = [marks, f"{found.strength[i]:.4g}"]
-        cells += [f"{found.ridge[i]:.3g}"] * several
-        for part in ("train", "cv", "test"):
-            for what in ("accuracy", "unfairness"):
-                cells.append(f"{getattr(found, f'{part}_{what}')[i]:.4f}")
-        yield i, cells
-
-
-def _legend(found: frontiers.Frontier) -> str:
-    bad = ", ! not converged" * (not found.converged[_shown(found)].all())
-    return (
-        f"* selected, o without fairness{bad}. On the front of the test part: "
-        f"{int(found.on_front.sum())} of {found.on_front.size} points."
-    )
-
-
-def _table(panel: Panel) -> Table:
-    found = panel.mean
-    title = f"gap = difference of {panel.notion.replace('-', ' ')}, in shares"
-    mean = f"; means over {len(panel.runs)} seeds" * (len(panel.runs) > 1)
-    table = Table(title=Text(title + mean), title_justify="left")
-    table.add_column("")
-    table.add_column("strength", justify="right")
-    if np.unique(found.ridge).size > 1:
-        table.add_column("ridge", justify="right")
-    for part in _COLUMNS:
-        table.add_column(f"{part}\naccuracy", justify="right")
-        table.add_column("\ngap", justify="right")
-    for i, cells in _cells(found):
-        style = "bold" if i == found.selected else None
-        table.add_row(*map(Text, cells), style=style)
-    return table
-
-
-def _sentences(panel: Panel, data: datasets.Dataset) -> list[str]:
-    """The conclusion, and what casts doubt on it."""
-    found, notion = panel.mean, panel.notion.replace("-", " ")
-    i, free = found.selected, found.unconstrained
-    several = np.unique(found.ridge).size > 1
-    ridge = f", ridge {found.ridge[i]:.3g}" * several
-
-    def spread(name: str) -> str:
-        values = [getattr(run, name)[i] for run in panel.runs]
-        return f" +- {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
-
-    lines = [
-        f"Selected strength {found.strength[i]:.3g}{ridge}: test accuracy "
-        f"{found.test_accuracy[i]:.3f}{spread('test_accuracy')} (without fairness "
-        f"{found.test_accuracy[free]:.3f}), difference of {notion} "
-        f"{found.test_unfairness[i]:.3f}{spread('test_unfairness')} (without fairness "
-        f"{found.test_unfairness[free]:.3f})."
-    ]
-    if not found.converged.all():
-        lines.append(
-            f"Warning: {int((~found.converged).sum())} of {found.converged.size} "
-            f"points did not reach their precision; their numbers are the best found."
-        )
-    part, stratum, group = np.unravel_index(found.counts.argmin(), found.counts.shape)
-    if (count := int(found.counts.min())) < FEW:
-        lines.append(
-            f"Warning: the {('training', 'test')[part]} part has only {count} samples "
-            f"of group {data.group_names[group]}{STRATA[panel.notion][stratum]}: the "
-            f"difference of {notion} is uncertain."
-        )
-    return lines
-
-
-def _picture(panels: Sequence[Panel], data: datasets.Dataset):
-    drawn = [
-        plots.Frontier(
-            unfairness=panel.mean.test_unfairness,
-            accuracy=panel.mean.test_accuracy,
-            front=panel.mean.on_front,
-            selected=panel.mean.selected,
-            unconstrained=panel.mean.unconstrained,
-            converged=panel.mean.converged,
-            label=f"difference of {panel.notion.replace('-', ' ')} on test [0-1]",
-        )
-        for panel in panels
-    ]
-    # matplotlib reads text between dollars as a formula.
-    return plots.frontier(drawn, title=data.name.replace("$", r"\$"))
-
-
-def _write_csv(
-    path: Path,
-    panels: Sequence[Panel],
-    data: datasets.Dataset,
-    seeds: Sequence[int],
-    labels: dict[str, str],
-) -> None:
-    names = [
-        name
-        for name in frontiers.Frontier._fields
-        if name not in ("coefficients", "intercept", "counts")
-    ]
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        rows = csv.writer(stream)
-        rows.writerow(["dataset", "notion", *labels, "seed", *names])
-        for panel in panels:
-            for seed, run in zip(seeds, panel.runs, strict=True):
-                head = [_harmless(data.name), panel.notion, *labels.values(), seed]
-                for i in range(run.strength.size):
-                    values = [_entry(getattr(run, name), i) for name in names]
-                    rows.writerow([*head, *values])
-
-
-def _entry(column, i: int) -> str:
-    """An index becomes a flag, like the other flags 0 or 1."""
-    value = column == i if isinstance(column, int) else column[i]
-    return str(int(value)) if np.asarray(value).dtype.kind in "bi" else f"{value:.7g}"
-
-
-def _harmless(text: str) -> str:
-    """Spreadsheets would run a cell that begins like a formula."""
-    return "'" + text if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
-
-
-def _plain(text: str) -> str:
-    """Escapes what Markdown would read as formatting."""
-    return "".join(f"\\{c}" if c in r"\`*_{}[]<>#|$~&!" else c for c in text)
-
-
-def _report(
-    panels: Sequence[Panel],
-    data: datasets.Dataset,
-    seeds: Sequence[int],
-    labels: dict[str, str],
-    folds: int,
-) -> str:
-    version = importlib.metadata.version("fairjax")
-    chosen_by = f"{folds}-fold cross-validation" if folds else "training numbers"
-    repeats = "seed" if len(seeds) == 1 else "means over the seeds"
-    lines = [
-        f"# Accuracy and fairness: {_plain(data.name)}",
-        _plain(_headline(data)),
-        f"Linear models, {labels['loss']} loss, method {labels['method']}; "
-        f"{repeats} {', '.join(map(str, seeds))}. A strength is "
-        f"{MEANINGS[labels['method']]}.",
-        "![accuracy against unfairness](frontier.png)",
-    ]
-    for panel in panels:
-        found = panel.mean
-        notion = panel.notion.replace("-", " ")
-        lines += [f"## {notion.capitalize()}"]
-        lines += map(_plain, _sentences(panel, data))
-        head = ["", "strength", *["ridge"] * (np.unique(found.ridge).size > 1)]
-        head += [f"{part} {what}" for part in _COLUMNS for what in ("accuracy", "gap")]
-        table = [head, ["---", *["---:"] * (len(head) - 1)]]
-        table += [cells for _, cells in _cells(found)]
-        lines += ["\n".join("| " + " | ".join(map(_mark, row)) + " |" for row in table)]
-        lines += [_plain(_legend(found))]
-        lines += [_counts(panel, data)]
-    lines += [
-        "## How to read this",
-        f"A gap is the largest difference between two groups of the share of "
-        f"decisions for label 1: among all (demographic parity), among those with "
-        f"label 1 (equal opportunity), or the larger one of those among either label "
-        f"(equalized odds). Selected is the least unfair point among those with 90 % "
-        f"of the best accuracy, by {chosen_by} on the training part. The front and "
-        f"the test columns played no role in it.",
-        f"fairjax {version}, jax {jax.__version__}.",
-    ]
-    return "\n\n".join(lines) + "\n"
-
-
-def _mark(cell: str) -> str:
-    return cell if cell.startswith("---") else _plain(cell)
-
-
-def _counts(panel: Panel, data: datasets.Dataset) -> str:
-    rows = ["| group | training samples | test samples |", "| --- | ---: | ---: |"]
-    for stratum, words in enumerate(STRATA[panel.notion]):
-        for group, name in enumerate(data.group_names):
-            train, test = panel.mean.counts[:, stratum, group]
-            rows.append(f"| {_plain(name + words)} | {train:,} | {test:,} |")
-    return "\n".join(rows)
-
-
-def _console(stream: TextIO) -> Console:
-    """Names are printed as they are: brackets are no markup, numbers no highlights."""
-    width = None if stream.isatty() else 100
-    return Console(file=stream, markup=False, highlight=False, emoji=False, width=width)
-
-
-Writers = Mapping[str, Callable[[Path], object]]
-
-
-@contextlib.contextmanager
-def _output(folder: Path) -> Iterator[Callable[[Writers], None]]:
-    """Tries the folder at once; yields what writes files there, whole or not at all."""
-
-    def publish(writers: Writers) -> None:
-        with _staging(folder) as aside, warnings.catch_warnings():
-            # A letter that the font lacks is drawn as a box; no reason to speak up.
-            warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)
-            for name, write in writers.items():
-                write(aside / name)
-            for name in writers:
-                os.replace(aside / name, folder / name)
-
-    new = not folder.exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _staging(folder):
-            pass
-        _check_free(folder, ("results.csv", "report.md", "frontier.png"))
-    except OSError as error:
-        raise ValueError(
-            f"`--out` {str(folder)!r} cannot be written: {error}. Name a folder that "
-            f"can be."
-        ) from error
-    try:
-        yield publish
-    except BaseException:
-        if new:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-        raise
-
-
-def _check_free(folder: Path, names: Iterable[str]) -> None:
-    for name in names:
-        if (folder / name).is_dir():
-            raise IsADirectoryError(f"{name} is a folder there")
-
-
-@contextlib.contextmanager
-def _staging(folder: Path) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix=".fairjax-", dir=folder) as aside:
-        yield Path(aside)

@@ -1,4 +1,4 @@
-"""Pictures: what accuracy a smaller unfairness costs.
+"""Pictures: what accuracy a smaller unfairness costs, and how scores are distributed.
 
 Arrays in, a `matplotlib.figure.Figure` out. Nothing global is touched: no pyplot, no
 backend, no style; matplotlib is imported on the first call. Every mark differs in
@@ -7,21 +7,21 @@ shape, fill or line, so that a picture printed in grey still reads.
 
 import os
 import pathlib
-import uuid
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import ArrayLike, Bool, Int, Real
 
-from . import checks
+from . import _canvas, _files, checks
+from ._score_plots import Scores as Scores
+from ._score_plots import distributions as distributions
+from ._score_plots import repair as repair
 
 if TYPE_CHECKING:
     import matplotlib.axes
     import matplotlib.figure
-
-# Blue and vermilion of Okabe and Ito, distinct to colour-blind readers.
-_BLUE, _RED, _GREY = "#0072B2", "#D55E00", "#8C8C8C"
 
 
 class Frontier(NamedTuple):
@@ -87,13 +87,7 @@ def frontier(
         raise ValueError("`panels` must hold at least one `Frontier`, but is empty.")
     for panel in panels:
         _check(panel)
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("pictures need matplotlib: `fairjax[plot]`.") from error
-    figure = Figure(figsize=(0.6 + 4.6 * len(panels), 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _canvas.blank(0.6 + 4.6 * len(panels), 4.4)
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for ax, panel in zip(axes, panels, strict=True):
         _draw(ax, panel)
@@ -121,7 +115,7 @@ def save(figure: "matplotlib.figure.Figure", path: str | os.PathLike[str]) -> No
     """Writes a figure, whole or not at all; an older file is replaced at the end.
 
     Args:
-        figure: from `frontier`, or any other.
+        figure: from a function of this module, or any other.
         path: its suffix decides the format: .png, .pdf, .svg and what else matplotlib
             has.
 
@@ -138,25 +132,14 @@ def save(figure: "matplotlib.figure.Figure", path: str | os.PathLike[str]) -> No
         ['empty.png']
     """
     path = pathlib.Path(path)
-    formats = figure.canvas.get_supported_filetypes()
-    suffix = path.suffix[1:].lower()
-    if suffix not in formats:
-        raise ValueError(
-            f"`path` must end in one of {', '.join(f'.{f}' for f in sorted(formats))}, "
-            f"but is {path}."
-        )
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    suffix = _canvas.file_format(path)
     try:
-        with open(temporary, "xb") as stream:
-            figure.savefig(stream, format=suffix, dpi=200)
-        os.replace(temporary, path)
+        _files.write_whole({path: partial(_canvas.write, figure, format=suffix)})
     except OSError as error:
         raise ValueError(
             f"`path` {path} cannot be written: {error}. Name a file in a directory "
             f"that exists and can be written."
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 _FRONT = "Pareto front"
@@ -180,7 +163,8 @@ def _draw(ax: "matplotlib.axes.Axes", panel: Frontier) -> None:
     if plain.any():
         ax.plot(
             x[plain], y[plain], marker="o", markersize=4.5, markerfacecolor="none",
-            markeredgecolor=_GREY, markeredgewidth=0.9, label=_OTHER, zorder=2, **style,
+            markeredgecolor=_canvas.GREY, markeredgewidth=0.9, label=_OTHER, zorder=2,
+            **style,
         )  # fmt: skip
     if failed.any():
         ax.plot(
@@ -189,7 +173,7 @@ def _draw(ax: "matplotlib.axes.Axes", panel: Frontier) -> None:
         )  # fmt: skip
     if line.size:
         ax.plot(
-            x[line], y[line], drawstyle="steps-post", color=_BLUE, linewidth=1.8,
+            x[line], y[line], drawstyle="steps-post", color=_canvas.BLUE, linewidth=1.8,
             marker="o", markersize=5, markevery=converged[line].tolist(), label=_FRONT,
             zorder=4, clip_on=False,
         )  # fmt: skip
@@ -197,7 +181,7 @@ def _draw(ax: "matplotlib.axes.Axes", panel: Frontier) -> None:
         (panel.unconstrained, _UNCONSTRAINED, {"marker": "s", "markersize": 15,
          "markerfacecolor": "none", "markeredgewidth": 1.5}),
         (panel.selected, _SELECTED, {"marker": "*", "markersize": 15,
-         "markerfacecolor": _RED, "markeredgewidth": 0.9}),
+         "markerfacecolor": _canvas.RED, "markeredgewidth": 0.9}),
     ):  # fmt: skip
         i = int(np.asarray(index))
         if i >= 0 and seen[i]:
@@ -215,9 +199,7 @@ def _draw(ax: "matplotlib.axes.Axes", panel: Frontier) -> None:
     ax.locator_params(axis="x", nbins=6)
     if x[seen].min() >= 0:
         ax.set_xlim(left=-0.03 * max(x[seen].max(), 1e-3))
-    ax.grid(visible=True, color="#E5E5E5", linewidth=0.6)
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
+    _canvas.tidy(ax)
 
 
 def _check(panel: Frontier) -> None:

@@ -42,7 +42,8 @@ LAYERS = {
     "solvers": Layer(
         "checks erm _linear _first_order _second_order", "jax numpy optax"
     ),
-    "_checkpoints": Layer(packages="jax numpy"),
+    "_files": Layer(),
+    "_checkpoints": Layer("_files", "jax numpy"),
     "sweeps": Layer("checks _checkpoints", "jax numpy", lazy="rich"),
     "_tables": Layer("checks", "numpy", lazy="pandas"),
     "_sources": Layer("_tables", lazy="pooch"),
@@ -53,11 +54,32 @@ LAYERS = {
         "checks notions erm orthogonality solvers metrics sweeps datasets",
         "jax numpy",
     ),
-    "plots": Layer("checks", "numpy", lazy="matplotlib"),
+    "_canvas": Layer(lazy="matplotlib"),
+    "_score_plots": Layer("checks _canvas", "numpy", lazy="matplotlib"),
+    "plots": Layer("checks _files _canvas _score_plots", "numpy", lazy="matplotlib"),
+    "_terminal": Layer("_files _canvas", "numpy typer rich"),
+    "_options": Layer(packages="typer"),
+    "_sweep_report": Layer(
+        "_terminal datasets frontiers plots", "jax numpy rich", lazy="matplotlib"
+    ),
+    "_sweep_command": Layer(
+        "notions erm sweeps datasets frontiers _files _canvas _terminal _sweep_report"
+    ),
+    "_score_tables": Layer("checks _tables", "numpy"),
+    "_score_measures": Layer("notions metrics sweeps", "jax numpy"),
+    "_repair_command": Layer(
+        "barycenters plots _files _canvas _terminal _score_tables _score_measures",
+        "jax numpy",
+    ),
+    "_audit_command": Layer(
+        "sweeps plots _files _canvas _terminal _score_tables _score_measures",
+        "jax numpy",
+        lazy="matplotlib",
+    ),
     "cli": Layer(
-        "checks notions erm orthogonality penalties barycenters metrics solvers sweeps "
-        "datasets frontiers plots",
-        "jax numpy typer rich",
+        "_terminal _options _score_tables _sweep_command _repair_command "
+        "_audit_command",
+        "jax typer rich",
     ),
     "__init__": Layer(
         "checks notions erm orthogonality penalties barycenters metrics solvers sweeps "

@@ -1,0 +1,339 @@
+"""What `fairjax audit` does: group tables and gaps of scores, with a picture."""
+
+import contextlib
+import importlib.metadata
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Bool
+
+from . import _canvas, _files, _score_tables, _terminal, plots, sweeps
+from ._score_measures import LEVEL, Gap, chance, gaps, in_order
+from ._score_tables import Columns, Labels, Rows
+from ._terminal import plain
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+
+FILES = ("groups.csv", "gaps.csv", "report.md", "scores.png")
+
+
+class Found(NamedTuple):
+    """What an audit found, ready to be shown.
+
+    Attributes:
+        head: names of the numbers of a group.
+        groups: these numbers, one row per group; NaN where there is none.
+        gaps: the comparisons between groups.
+        sentences: what was compared, and what casts doubt on it.
+    """
+
+    head: list[str]
+    groups: list[list[float]]
+    gaps: list[Gap]
+    sentences: list[str]
+
+
+def run(
+    scores: Path,
+    columns: Columns,
+    *,
+    label: str | None,
+    positive: str | None,
+    threshold: float | None,
+    draws: int,
+    out: Path | None,
+    quiet: bool,
+) -> None:
+    """Reads the options and the table, measures, writes and prints."""
+    if positive is not None and label is None:
+        raise ValueError("`--positive` needs `--label COLUMN`, whose value it names.")
+    if threshold is not None and not np.isfinite(threshold):
+        raise ValueError(f"`--threshold` must be finite, but is {threshold}.")
+    if draws < 1:
+        raise ValueError(f"`--draws` must be at least 1, but is {draws}.")
+    with contextlib.ExitStack() as stack:
+        paths = []
+        if out is not None:
+            _terminal.need_matplotlib()
+            paths = stack.enter_context(_terminal.output(out, FILES))
+            for path in paths:
+                apart = {"the table of scores": scores}
+                _terminal.check_output(path, option="--out", apart=apart)
+        others = [f"--label {label}"] if label else []
+        (rows,), names = _score_tables.read([scores], columns, others=others)
+        labels = None
+        if label:
+            labels = _score_tables.labels(rows, label, positive=positive, path=scores)
+        limit = _limit(rows, labels, threshold)
+        found = _audit(rows, labels, limit, names, draws=draws, quiet=quiet)
+        if paths:
+            _write(paths, found, rows, labels, limit, names, scores, columns.score)
+        console = _terminal.console(sys.stdout)
+        if not quiet:
+            for table in _tables(found, names):
+                console.print(table)
+        said = [*found.sentences]
+        said += [f"Wrote {', '.join(FILES[:-1])} and {FILES[-1]} to {out}."] * bool(out)
+        for sentence in said:
+            console.print(sentence, soft_wrap=True)
+
+
+def _limit(rows: Rows, labels: Labels | None, threshold: float | None) -> float | None:
+    """What a score must exceed for a favourable decision; None for no decisions."""
+    if threshold is not None:
+        return threshold
+    if labels is not None and not labels.binary:
+        return None
+    if rows.scores.min() >= 0 and rows.scores.max() <= 1:
+        return 0.5
+    return None if labels is None else 0.0
+
+
+def _audit(
+    rows: Rows,
+    labels: Labels | None,
+    limit: float | None,
+    names: tuple[str, ...],
+    *,
+    draws: int,
+    quiet: bool,
+) -> Found:
+    decisions = None if limit is None else rows.scores > limit
+    ordered = in_order(
+        rows.scores,
+        rows.groups,
+        rows.weights,
+        decisions=decisions,
+        labels=None if labels is None else labels.values,
+        binary=labels is not None and labels.binary,
+    )
+    bar = contextlib.nullcontext() if quiet else sweeps.progress_bar("resampling")
+    with bar as progress:
+        compared = gaps(
+            ordered,
+            n_groups=len(names),
+            draws=draws,
+            progress=progress or (lambda done, total: None),
+        )
+    head, numbers = _numbers(rows, labels, decisions, len(names))
+    sentences = _sentences(rows, labels, limit, names, draws=draws)
+    return Found(head, numbers, compared, sentences)
+
+
+def _numbers(
+    rows: Rows,
+    labels: Labels | None,
+    decisions: Bool[np.ndarray, " n"] | None,
+    n_groups: int,
+) -> tuple[list[str], list[list[float]]]:
+    """The numbers of each group, and their names."""
+    head = ["rows", "mean", "10%", "median", "90%"]
+    head += ["selected"] * (decisions is not None)
+    if labels is not None and not labels.binary:
+        head += ["mean label", "mean error", "mean squared error"]
+    elif labels is not None:
+        head += ["positives", "true positive rate", "false positive rate", "accuracy"]
+    table = []
+    for group in range(n_groups):
+        mine = rows.groups == group
+        scores, weights = rows.scores[mine], rows.weights[mine]
+        numbers = [float(mine.sum()), _mean(scores, weights)]
+        numbers += _quantiles(scores, weights)
+        if decisions is not None:
+            numbers.append(_mean(decisions[mine], weights))
+        if labels is not None:
+            truth = labels.values[mine]
+            if not labels.binary:
+                error = scores - truth
+                numbers += [_mean(v, weights) for v in (truth, error, error**2)]
+            elif decisions is not None:
+                chosen = decisions[mine]
+                numbers.append(float(truth.sum()))
+                numbers += [
+                    _mean(chosen[truth == value], weights[truth == value])
+                    for value in (1, 0)
+                ]
+                numbers.append(_mean(chosen == truth, weights))
+        table.append(numbers)
+    return head, table
+
+
+def _mean(values: np.ndarray, weights: np.ndarray) -> float:
+    return float(np.average(values, weights=weights)) if weights.sum() > 0 else np.nan
+
+
+def _quantiles(scores: np.ndarray, weights: np.ndarray) -> list[float]:
+    if not weights.sum() > 0:
+        return [np.nan] * 3
+    kept, levels = weights > 0, [0.1, 0.5, 0.9]
+    return np.quantile(
+        scores[kept], levels, weights=weights[kept], method="inverted_cdf"
+    ).tolist()
+
+
+def _sentences(
+    rows: Rows,
+    labels: Labels | None,
+    limit: float | None,
+    names: tuple[str, ...],
+    *,
+    draws: int,
+) -> list[str]:
+    """How the numbers came about, and which groups are too small for them."""
+    said = []
+    if limit is not None:
+        said.append(
+            f"Selected, the favourable decision: a score above {limit:g} "
+            f"(`--threshold` changes that)."
+        )
+    elif labels is None:
+        said.append("Without `--threshold` there are no selection rates.")
+    if labels is not None and labels.binary:
+        said.append(f"Positive: {labels.name}.")
+    said.append(
+        f"Gaps are the largest difference between two groups; intervals: {LEVEL:.0%} "
+        f"bootstrap percentiles from {draws:,} draws. Resampling widens a gap that is "
+        f"nearly 0, so an interval above 0 is no proof of unfairness."
+    )
+    cells = {"": np.ones(rows.scores.size, bool)}
+    if labels is not None and labels.binary:
+        cells |= {
+            " with a positive label": labels.values == 1,
+            " without a positive label": labels.values == 0,
+        }
+    said.append(chance(rows.groups))
+    small = [
+        f"{name}{words} ({size:,})"
+        for words, where in cells.items()
+        for name, size in zip(
+            names,
+            _score_tables.member_counts(rows.groups, len(names), where),
+            strict=True,
+        )
+        if size < _terminal.FEW
+    ]
+    if small:
+        said.append(
+            f"Warning: fewer than {_terminal.FEW} rows, too few to conclude anything: "
+            f"{', '.join(small)}."
+        )
+    return said
+
+
+def _shown(name: str, value: float) -> str:
+    if np.isnan(value):
+        return "-"
+    return f"{value:,.0f}" if name in ("rows", "positives") else f"{value:.4g}"
+
+
+def _group_cells(found: Found, names: Sequence[str]) -> list[list[str]]:
+    return [
+        [name, *map(_shown, found.head, numbers)]
+        for name, numbers in zip(names, found.groups, strict=True)
+    ]
+
+
+def _gap_cells(found: Found) -> list[list[str]]:
+    return [[gap.name, *(_shown("", value) for value in gap[1:])] for gap in found.gaps]
+
+
+_GAP_HEAD = ["between groups", "gap", f"{LEVEL:.0%} from", "to"]
+_SCORES = 5  # Numbers of a group that concern its scores alone.
+
+
+def _tables(found: Found, names: tuple[str, ...]) -> list[_terminal.Table]:
+    """Two narrow tables of the groups, and one of the gaps."""
+    cells = _group_cells(found, names)
+    head = ["group", *found.head]
+    drawn = [
+        _terminal.table("", head[: _SCORES + 1], [c[: _SCORES + 1] for c in cells])
+    ]
+    if len(found.head) > _SCORES:
+        rest = [[c[0], *c[_SCORES + 1 :]] for c in cells]
+        drawn.append(_terminal.table("", [head[0], *head[_SCORES + 1 :]], rest))
+    return [*drawn, _terminal.table("", _GAP_HEAD, _gap_cells(found))]
+
+
+def _write(
+    paths: list[Path],
+    found: Found,
+    rows: Rows,
+    labels: Labels | None,
+    limit: float | None,
+    names: tuple[str, ...],
+    scores: Path,
+    score: str,
+) -> None:
+    groups, compared, report, picture = paths
+    harmless = map(_terminal.harmless, names)
+    table: list[Sequence[object]] = [["group", *found.head]]
+    for name, numbers in zip(harmless, found.groups, strict=True):
+        table.append([name, *map(_exact, numbers)])
+    gap_table: list[Sequence[object]] = [["gap", "value", "low", "high"]]
+    gap_table += [[gap.name, *map(_exact, gap[1:])] for gap in found.gaps]
+    text = _report(found, names, scores, score).encode()
+    drawn = _picture(rows, labels, limit, names, scores, score)
+    _files.write_whole(
+        {
+            groups: partial(_terminal.write_rows, rows=table),
+            compared: partial(_terminal.write_rows, rows=gap_table),
+            report: lambda stream: stream.write(text),
+            picture: partial(_canvas.write, drawn),
+        }
+    )
+
+
+def _exact(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.9g}"
+
+
+def _report(found: Found, names: tuple[str, ...], scores: Path, score: str) -> str:
+    version = importlib.metadata.version("fairjax")
+    lines = [
+        f"# Audit of {plain(score)} in {plain(scores.name)}",
+        "![distribution of the scores in each group](scores.png)",
+        "## Groups",
+        _terminal.markdown(["group", *found.head], _group_cells(found, names)),
+        "## Between groups",
+        _terminal.markdown(_GAP_HEAD, _gap_cells(found)),
+        *map(plain, found.sentences),
+        f"fairjax {version}, jax {jax.__version__}.",
+    ]
+    return "\n\n".join(lines) + "\n"
+
+
+def _picture(
+    rows: Rows,
+    labels: Labels | None,
+    limit: float | None,
+    names: tuple[str, ...],
+    scores: Path,
+    score: str,
+) -> "matplotlib.figure.Figure":
+    """The distributions among all rows, and with labels among those of each."""
+    parts = {"all rows": np.ones(rows.scores.size, bool)}
+    if labels is not None and labels.binary:
+        parts |= {
+            f"positive: {labels.name}": labels.values == 1,
+            "all other labels": labels.values == 0,
+        }
+    panels = [
+        plots.Scores(
+            rows.scores[part],
+            rows.groups[part],
+            rows.weights[part],
+            label=f"{score} [score]",
+            heading=heading,
+        )
+        for heading, part in parts.items()
+        if rows.weights[part].any()
+    ]
+    return plots.distributions(
+        panels, group_names=names, threshold=limit, title=scores.name
+    )

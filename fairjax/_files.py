@@ -1,0 +1,83 @@
+"""Files that are written whole or not at all.
+
+Everything is written aside first, next to where it belongs, and moved into place when
+all of it is complete: whatever fails before leaves older files as they were.
+"""
+
+import contextlib
+import os
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import IO
+
+Writers = Mapping[Path, Callable[[IO[bytes]], object]]
+
+
+def write_whole(writers: Writers) -> None:
+    """Writes files by these functions of an open binary stream; all, or none.
+
+    Raises:
+        OSError: for a place that cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_whole({Path(folder, "a"): lambda stream: stream.write(b"one")})
+        ...     os.listdir(folder)
+        ['a']
+    """
+    moves: list[tuple[Path, Path]] = []
+    try:
+        for path, write in writers.items():
+            target = _target(path)
+            aside = target.with_name(f".fairjax-{uuid.uuid4().hex}")
+            moves.append((aside, target))
+            with open(aside, "xb") as stream:
+                write(stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+        for aside, target in moves:
+            os.replace(aside, target)
+    finally:
+        for aside, _ in moves:
+            aside.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Raises `OSError` unless a file can be written, or replaced, there."""
+    aside = _target(path).with_name(f".fairjax-{uuid.uuid4().hex}")
+    with open(aside, "xb"):
+        pass
+    aside.unlink()
+
+
+@contextlib.contextmanager
+def folder_for(folder: Path, names: Iterable[str]) -> Iterator[list[Path]]:
+    """Yields the paths of files to be written in a folder, which is made if need be.
+
+    What was made goes again when the block fails.
+
+    Raises:
+        OSError: at once, when the files could not be written.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = [folder / name for name in names]
+        for path in paths:
+            check_writable(path)
+        yield paths
+    except BaseException:
+        for path in made:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        raise
+
+
+def _target(path: Path) -> Path:
+    """Where the bytes go: a link stays one, and a device is never replaced."""
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        raise OSError(f"{str(path)!r} is there and is no file")
+    return target

@@ -1,0 +1,252 @@
+import csv
+import os
+import re
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from fairjax import _sweep_command, cli
+
+SMALL = ["--strengths", "0,1,1.5", "--folds", "2", "--notion", "equal-opportunity"]
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(cli.app, ["sweep", *map(str, arguments)])
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    out = tmp_path_factory.mktemp("toy") / "new" / "out"
+    return invoke(*SMALL, "--notion", "demographic-parity", "--out", out), out
+
+
+@pytest.fixture
+def loans(tmp_path):
+    """A file whose names are hostile to markup, Markdown, formulas and mathtext."""
+    path = tmp_path / "=loans $x$.csv"
+    rng = np.random.default_rng(0)
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        rows = csv.writer(stream)
+        rows.writerow(["income [k]", "sex|[red]", "city", "repaid"])
+        for i in range(240):
+            sex, income = i % 2, rng.normal()
+            repaid = ["no", "yes"][int(income + sex + rng.normal() > 0.5)]
+            rows.writerow(
+                [f"{income:.3f}", ["[/b]F", "$M$"][sex], "ABC"[i % 3], repaid]
+            )
+    return path
+
+
+def test_toy_writes_all_and_says_what_it_found(done):
+    result, out = done
+    assert result.exit_code == 0, result.output
+    assert sorted(contents(out)) == ["frontier.png", "report.md", "results.csv"]
+    assert (out / "frontier.png").read_bytes().startswith(b"\x89PNG")
+    assert "toy: 1,600 training and 1,600 test rows" in result.stdout
+    sentence = re.search(
+        r"Selected strength ([\d.]+): test accuracy ([\d.]+) \(without fairness "
+        r"([\d.]+)\), difference of equal opportunity ([\d.]+) \(without fairness "
+        r"([\d.]+)\)\.",
+        result.stdout,
+    )
+    assert sentence
+    with (out / "results.csv").open(newline="") as stream:
+        rows = [r for r in csv.DictReader(stream) if r["notion"] == "equal-opportunity"]
+    assert len(rows) == 3
+    (chosen,) = (row for row in rows if row["selected"] == "1")
+    (free,) = (row for row in rows if row["unconstrained"] == "1")
+    numbers = [
+        chosen["strength"],
+        chosen["test_accuracy"],
+        free["test_accuracy"],
+        chosen["test_unfairness"],
+        free["test_unfairness"],
+    ]
+    for said, stored in zip(sentence.groups(), numbers, strict=True):
+        assert float(said) == pytest.approx(float(stored), abs=6e-4)
+    report = (out / "report.md").read_text()
+    assert sentence[0] in report
+    assert "![accuracy against unfairness](frontier.png)" in report
+
+
+def test_table_has_few_rows_and_marks_the_selected_one(tmp_path):
+    result = invoke("--folds", "2", "--notion", "demographic-parity", "--out", tmp_path)
+    rows = [line for line in result.stdout.splitlines() if line.startswith("│")]
+    assert 5 <= len(rows) <= 20
+    assert sum("*" in row for row in rows) == 1
+    assert sum(" o" in row or "o " in row for row in rows) == 1
+    assert max(map(len, rows)) <= 80
+
+
+def test_quiet_prints_only_sentences(tmp_path):
+    result = invoke(*SMALL, "--quiet", "--out", tmp_path / "out")
+    lines = result.stdout.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("Selected strength")
+
+
+def test_csv_of_ones_own_with_hostile_names(loans, tmp_path):
+    result = invoke(
+        *SMALL, "--csv", loans, "--target", "repaid", "--positive", "yes",
+        "--sensitive", "sex|[red]", "--seeds", "0,3", "--ridges", "1e-3,1e-2",
+        "--favourable", "pays *back*", "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "Groups: $M$, [/b]F" in result.stdout
+    assert "+-" in result.stdout
+    assert "Warning: the test part has only" in result.stdout
+    with (tmp_path / "out" / "results.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 2 * 2 * 3
+    assert {row["seed"] for row in rows} == {"0", "3"}
+    assert {row["dataset"] for row in rows} == {"'=loans $x$"}
+    cells = [cell for row in rows for cell in row.values()]
+    assert not [cell for cell in cells if cell[0] in "=+@"]
+    report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert r"\[/b\]F" in report
+    assert r"pays \*back\*" in report
+
+
+@pytest.mark.parametrize("method", ["penalty", "projection", "elimination"])
+def test_methods_have_their_own_strengths(method, tmp_path):
+    strengths = ["--strengths", "0,1"] if method == "penalty" else []
+    result = invoke(
+        "--method", method, *strengths, "--folds", "0", "--loss", "squared",
+        "--out", tmp_path,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert len((tmp_path / "results.csv").read_text().splitlines()) == 1 + 2 * 2
+
+
+def test_float64_is_for_this_run_only(tmp_path):
+    import jax
+
+    result = invoke(*SMALL, "--float64", "--folds", "0", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert not jax.config.jax_enable_x64
+    with (tmp_path / "results.csv").open(newline="") as stream:
+        assert all(float(row["gap"]) <= 1e-10 for row in csv.DictReader(stream))
+
+
+BAD = [
+    (["--dataset", "adlt"], "Did you mean adult?"),
+    (["--loss", "log"], "`--loss` must be one of logistic, hinge"),
+    (["--method", "x"], "`--method` must be one of"),
+    (["--notion", "equal-oportunity"], "Did you mean equal-opportunity?"),
+    (["--strengths", "a"], "`--strengths` must be numbers"),
+    (["--strengths", "0:1:0"], "`--strengths` must be numbers"),
+    (["--strengths", "-1"], "`strengths` must be at least 0"),
+    (["--strengths", "nan"], "must be finite"),
+    (["--ridges", "0"], "`ridges` must be above 0"),
+    (["--seeds", "0.5"], "`--seeds` must be how many"),
+    (["--seeds", "0"], "`--seeds` must be how many"),
+    (["--folds", "1"], "`n_folds` must be at least 2"),
+    (["--folds", "3000"], "`n_folds`"),
+    (["--method", "projection", "--strengths", "0.5"], "pre-processing method"),
+    (["--sensitive", "x1"], "`--sensitive` has no use with `--dataset toy`"),
+    (["--without-sensitive"], "`--without-sensitive` has no use"),
+    (["--target", "x1"], "`--target` has no use with `--dataset toy`"),
+    (["--dataset", "adult", "--data-dir", "no/such"], "is not a folder with"),
+    (["--csv", "no.csv", "--target", "a", "--sensitive", "b"], "cannot read 'no.csv'"),
+    (["--csv", "no.csv"], "`--csv` needs `--target COLUMN`"),
+    (["--csv", "no.csv", "--dataset", "toy"], "not both"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD)
+def test_bad_options_get_one_line_and_status_2(arguments, message, tmp_path):
+    result = invoke(*arguments, "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("fairjax: ")
+    assert message in lines[0]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("", [], "different column names"),
+        ("a,s,y\n", [], "has no rows"),
+        ("a,s,y\n1,F,0\n2,M\n", [], "line 3 has 2 entries"),
+        ("a,s,y\n" + "1,F,1\n2,M,1\n" * 9, [], "nothing to learn"),
+        ("a,s,y\n" + "1,F,0\n2,F,1\n" * 9, [], "at least two groups"),
+        ("a,s,y\n" + "1,F,0\n2,M,1\n" * 9, [], "group 0 has no member"),
+        ("a,s,y\n" + "1,F,0\n2,M,1\n" * 9, ["--target", "yy"], "Nearest: 'y'"),
+        ("a,s,y\n" + "1,F,0\n2,M,1\n" * 9, ["--target", "s"], "both name 's'"),
+        ("a,s,y\n" + "1,F,no\n2,M,yes\n" * 9, [], "`positive` must name"),
+        ("a,s,y\n" + "inf,F,0\n2,M,1\n" * 9, [], "must hold finite numbers"),
+        ("a,s,y\n" + "1,F,0\n2,M,1\n3,F,1\n" * 1, [], "all 3 rows"),
+    ],
+)
+def test_bad_tables_get_one_line_and_status_2(text, options, message, tmp_path):
+    path = tmp_path / "data.csv"
+    path.write_text(text)
+    result = invoke(
+        "--csv", path, "--target", "y", "--sensitive", "s", *options,
+        "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert result.exit_code == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert message in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_altered_file_is_refused(tmp_path):
+    for name in ("adult.data", "adult.test"):
+        (tmp_path / name).write_text("altered")
+    result = invoke("--dataset", "adult", "--data-dir", tmp_path, "--out", tmp_path)
+    assert result.exit_code == 2
+    assert "SHA-256" in result.stderr
+
+
+def test_unwritable_output_is_found_before_the_work(tmp_path, monkeypatch):
+    def work(*arguments, **options):
+        raise AssertionError("work began")
+
+    monkeypatch.setattr(_sweep_command.frontiers, "linear", work)
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "taken" / "results.csv").mkdir(parents=True)
+    for out in (tmp_path / "file", tmp_path / "file" / "deep", tmp_path / "taken"):
+        result = invoke(*SMALL, "--out", out)
+        assert result.exit_code == 2
+        assert re.fullmatch(
+            r"fairjax: `--out` .* cannot be written: .*\n", result.stderr
+        )
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
+def test_a_failing_run_leaves_older_output_as_it_was(
+    done, error, tmp_path, monkeypatch
+):
+    out = tmp_path / "out"
+    out.mkdir()
+    for name, data in contents(done[1]).items():
+        (out / name).write_bytes(data)
+
+    def fail(*arguments, **options):
+        raise error
+
+    # The picture is written last, when the other two are already complete.
+    monkeypatch.setattr(_sweep_command._canvas, "write", fail)
+    before = contents(out)
+    result = invoke(*SMALL, "--strengths", "0,1", "--out", out)
+    assert result.exit_code != 0
+    assert contents(out) == before
+
+
+@pytest.mark.parametrize("name", ["compas", "german"])
+def test_public_data(name, tmp_path):
+    if "FAIRJAX_DATA_DIR" not in os.environ:
+        pytest.skip("FAIRJAX_DATA_DIR is not set")
+    result = invoke(*SMALL, "--dataset", name, "--without-sensitive", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert f"{name}: " in result.stdout
