@@ -1,6 +1,5 @@
 """A table of one's own: a CSV file and the names of its columns become a dataset."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -70,7 +69,7 @@ def from_csv(
         >>> data.feature_names, data.group_names, data.label_name
         (('age', 'sex=F', 'sex=M'), ('F', 'M'), 'repaid = yes')
     """
-    frame = _read(Path(path), sep=sep, encoding=encoding)
+    frame = _tables.read_csv(Path(path), sep=sep, encoding=encoding)
     sensitive, exclude = _dataset.listed(sensitive), _dataset.listed(exclude)
     roles = {
         "target": [target],
@@ -108,46 +107,6 @@ def from_csv(
         sensitive=sensitive,
         sensitive_in_features=sensitive_in_features,
         split=(test_size, seed) if split is None else _named_split(frame[split]),
-    )
-
-
-def _read(path: Path, *, sep: str, encoding: str) -> Frame:
-    """A table with stripped column names; pandas alone would repair bad files."""
-    if len(sep) != 1 or sep in ' "\r\n':
-        raise ValueError(
-            f"`sep` must be one character, neither a space, a quote nor a line end, "
-            f"but is {sep!r}."
-        )
-    try:
-        with path.open(newline="", encoding=encoding) as lines:
-            rows = csv.reader(lines, delimiter=sep, skipinitialspace=True, strict=True)
-            header = [name.strip() for name in next((r for r in rows if r), [])]
-            for row in rows:
-                if row and len(row) != len(header):
-                    raise ValueError(
-                        f"{str(path)!r} has {len(header)} columns, but line "
-                        f"{rows.line_num} has {len(row)} entries. Check `sep` = "
-                        f"{sep!r} and the quotes there."
-                    )
-    except (OSError, UnicodeError, LookupError, csv.Error) as error:
-        raise ValueError(
-            f"cannot read {str(path)!r} as CSV with `sep` = {sep!r} and `encoding` = "
-            f"{encoding!r}: {error}. Check the path and these two."
-        ) from error
-    if len(set(header)) < len(header) or not header:
-        raise ValueError(
-            f"{str(path)!r} must begin with a line of different column names, but it "
-            f"has {header or 'none'}."
-        )
-    return _tables.extra("pandas").read_csv(
-        path,
-        sep=sep,
-        encoding=encoding,
-        names=header,
-        header=0,
-        index_col=False,
-        skipinitialspace=True,
-        low_memory=False,
     )
 
 

@@ -5,8 +5,10 @@ every dtype that pandas may have inferred. Scales and categories are learned fro
 training rows only. What pandas would repair in silence is an error that names the row.
 """
 
+import csv
 import importlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -179,6 +181,46 @@ def as_names(column: Frame) -> Shaped[np.ndarray, " n"]:
     texts = as_text(column)
     prefix = f"{column.name}=" if is_numeric(column) else ""
     return np.char.add(prefix, texts)
+
+
+def read_csv(path: Path, *, sep: str, encoding: str) -> Frame:
+    """A table with stripped column names; pandas alone would repair bad files."""
+    if len(sep) != 1 or sep in ' "\r\n':
+        raise ValueError(
+            f"`sep` must be one character, neither a space, a quote nor a line end, "
+            f"but is {sep!r}."
+        )
+    try:
+        with path.open(newline="", encoding=encoding) as lines:
+            rows = csv.reader(lines, delimiter=sep, skipinitialspace=True, strict=True)
+            header = [name.strip() for name in next((r for r in rows if r), [])]
+            for row in rows:
+                if row and len(row) != len(header):
+                    raise ValueError(
+                        f"{str(path)!r} has {len(header)} columns, but line "
+                        f"{rows.line_num} has {len(row)} entries. Check `sep` = "
+                        f"{sep!r} and the quotes there."
+                    )
+    except (OSError, UnicodeError, LookupError, csv.Error) as error:
+        raise ValueError(
+            f"cannot read {str(path)!r} as CSV with `sep` = {sep!r} and `encoding` = "
+            f"{encoding!r}: {error}. Check the path and these two."
+        ) from error
+    if len(set(header)) < len(header) or not header:
+        raise ValueError(
+            f"{str(path)!r} must begin with a line of different column names, but it "
+            f"has {header or 'none'}."
+        )
+    return extra("pandas").read_csv(
+        path,
+        sep=sep,
+        encoding=encoding,
+        names=header,
+        header=0,
+        index_col=False,
+        skipinitialspace=True,
+        low_memory=False,
+    )
 
 
 def extra(module: str) -> Any:
