@@ -1,6 +1,5 @@
 """A table of one's own: a CSV file and the names of its columns become a dataset."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -70,7 +69,7 @@ def from_csv(
         >>> data.feature_names, data.group_names, data.label_name
         (('age', 'sex=F', 'sex=M'), ('F', 'M'), 'repaid = yes')
     """
-    frame = read(Path(path), sep=sep, encoding=encoding)
+    frame = _tables.read_csv(Path(path), sep=sep, encoding=encoding)
     sensitive, exclude = _dataset.listed(sensitive), _dataset.listed(exclude)
     roles = {
         "target": [target],
@@ -95,7 +94,7 @@ def from_csv(
         raise ValueError(
             f"{str(path)!r} has no rows{' without missing entries' * drop_missing}."
         )
-    labels, value = favourable_rows(frame[target], target=target, positive=positive)
+    labels, value = _tables.favourable(frame[target], target=target, positive=positive)
     return _dataset.build(
         Path(path).stem,
         frame.drop(columns=list({target, *exclude, *roles["split"]})),
@@ -111,46 +110,6 @@ def from_csv(
     )
 
 
-def read(path: Path, *, sep: str, encoding: str) -> Frame:
-    """A table with stripped column names; pandas alone would repair bad files."""
-    if len(sep) != 1 or sep in ' "\r\n':
-        raise ValueError(
-            f"`sep` must be one character, neither a space, a quote nor a line end, "
-            f"but is {sep!r}."
-        )
-    try:
-        with path.open(newline="", encoding=encoding) as lines:
-            rows = csv.reader(lines, delimiter=sep, skipinitialspace=True, strict=True)
-            header = [name.strip() for name in next((r for r in rows if r), [])]
-            for row in rows:
-                if row and len(row) != len(header):
-                    raise ValueError(
-                        f"{str(path)!r} has {len(header)} columns, but line "
-                        f"{rows.line_num} has {len(row)} entries. Check `sep` = "
-                        f"{sep!r} and the quotes there."
-                    )
-    except (OSError, UnicodeError, LookupError, csv.Error) as error:
-        raise ValueError(
-            f"cannot read {str(path)!r} as CSV with `sep` = {sep!r} and `encoding` = "
-            f"{encoding!r}: {error}. Check the path and these two."
-        ) from error
-    if len(set(header)) < len(header) or not header:
-        raise ValueError(
-            f"{str(path)!r} must begin with a line of different column names, but it "
-            f"has {header or 'none'}."
-        )
-    return _tables.extra("pandas").read_csv(
-        path,
-        sep=sep,
-        encoding=encoding,
-        names=header,
-        header=0,
-        index_col=False,
-        skipinitialspace=True,
-        low_memory=False,
-    )
-
-
 def _named_split(column: Frame) -> Bool[np.ndarray, " n"]:
     """The split that a column states in words."""
     words = np.char.lower(_tables.as_text(column))
@@ -160,36 +119,3 @@ def _named_split(column: Frame) -> Bool[np.ndarray, " n"]:
             f"{str(words[row])!r} in data row {column.index[row] + 1}."
         )
     return words == "train"
-
-
-def favourable_rows(
-    column: Frame, *, target: str, positive: object, argument: str = "target"
-) -> tuple[Bool[np.ndarray, " n"], str]:
-    """Which rows have the favourable value, and the text of that value."""
-    for row in np.flatnonzero(column.isna().to_numpy())[:1]:
-        raise ValueError(
-            f"`{argument}`: column {target!r} is empty in data row "
-            f"{column.index[row] + 1}. Pass `drop_missing=True` to leave such rows out."
-        )
-    texts = _tables.as_text(column)
-    values = np.unique(texts)
-    shown = ", ".join(map(repr, values[:8].tolist())) + ", ..." * (values.size > 8)
-    if values.size < 2:
-        raise ValueError(
-            f"`{argument}`: column {target!r} must hold two values or more, but holds "
-            f"only {shown}: there is nothing to learn."
-        )
-    if positive is None:
-        obvious = {("0", "1"): "1", ("-1", "1"): "1", ("False", "True"): "True"}
-        positive = obvious.get(tuple(values.tolist()))
-        if positive is None:
-            raise ValueError(
-                f"`positive` must name the favourable value of column {target!r}, "
-                f"which holds {shown}. All other values become label 0."
-            )
-    if _tables.text(positive) not in values:
-        raise ValueError(
-            f"`positive` = {positive!r} does not occur in column {target!r}, which "
-            f"holds {shown}."
-        )
-    return texts == _tables.text(positive), _tables.text(positive)

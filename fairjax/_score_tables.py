@@ -14,7 +14,7 @@ from typing import IO, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int32
 
-from . import _csv, _tables, checks
+from . import _tables, checks
 
 LARGEST = 1e150  # Squares of differences must be finite too.
 MOST_GROUPS = 100  # Every pair is compared, and every group drawn from.
@@ -92,7 +92,7 @@ def read(
     _check_apart(named)
     frames = []
     for path in paths:
-        frame = _csv.read(path, sep=columns.sep, encoding=columns.encoding)
+        frame = _tables.read_csv(path, sep=columns.sep, encoding=columns.encoding)
         for words in named:
             option, _, name = words.partition(" ")
             _check_known(name, list(frame), option=option, path=path)
@@ -148,7 +148,7 @@ def labels(rows: Rows, name: str, *, positive: str | None, path: Path) -> Labels
     real = _tables.is_numeric(column) and column.nunique() > 2
     if real and positive is None:
         return Labels(finite(column, option="--label", path=path), False, name)
-    good, value = _csv.favourable_rows(
+    good, value = _tables.favourable(
         column, target=name, positive=positive, argument="--label"
     )
     return Labels(good.astype(np.float64), True, f"{name} = {value}")

@@ -5,8 +5,10 @@ every dtype that pandas may have inferred. Scales and categories are learned fro
 training rows only. What pandas would repair in silence is an error that names the row.
 """
 
+import csv
 import importlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -66,6 +68,39 @@ def _one_per_block(
     inner = np.arange(1, n_blocks) * rows.size / max(n_blocks, 1) + rng.random()
     edges = np.concatenate([[0], inner.astype(int), [rows.size]])[: n_blocks + 1]
     return rows[rng.integers(edges[:-1], edges[1:])]
+
+
+def favourable(
+    column: Frame, *, target: str, positive: object, argument: str = "target"
+) -> tuple[Bool[np.ndarray, " n"], str]:
+    """Which rows have the favourable value, and the text of that value."""
+    for row in np.flatnonzero(column.isna().to_numpy())[:1]:
+        raise ValueError(
+            f"`{argument}`: column {target!r} is empty in data row "
+            f"{column.index[row] + 1}. Pass `drop_missing=True` to leave such rows out."
+        )
+    texts = as_text(column)
+    values = np.unique(texts)
+    shown = ", ".join(map(repr, values[:8].tolist())) + ", ..." * (values.size > 8)
+    if values.size < 2:
+        raise ValueError(
+            f"`{argument}`: column {target!r} must hold two values or more, but holds "
+            f"only {shown}: there is nothing to learn."
+        )
+    if positive is None:
+        obvious = {("0", "1"): "1", ("-1", "1"): "1", ("False", "True"): "True"}
+        positive = obvious.get(tuple(values.tolist()))
+        if positive is None:
+            raise ValueError(
+                f"`positive` must name the favourable value of column {target!r}, "
+                f"which holds {shown}. All other values become label 0."
+            )
+    if text(positive) not in values:
+        raise ValueError(
+            f"`positive` = {positive!r} does not occur in column {target!r}, which "
+            f"holds {shown}."
+        )
+    return texts == text(positive), text(positive)
 
 
 def encoded(
@@ -146,6 +181,46 @@ def as_names(column: Frame) -> Shaped[np.ndarray, " n"]:
     texts = as_text(column)
     prefix = f"{column.name}=" if is_numeric(column) else ""
     return np.char.add(prefix, texts)
+
+
+def read_csv(path: Path, *, sep: str, encoding: str) -> Frame:
+    """A table with stripped column names; pandas alone would repair bad files."""
+    if len(sep) != 1 or sep in ' "\r\n':
+        raise ValueError(
+            f"`sep` must be one character, neither a space, a quote nor a line end, "
+            f"but is {sep!r}."
+        )
+    try:
+        with path.open(newline="", encoding=encoding) as lines:
+            rows = csv.reader(lines, delimiter=sep, skipinitialspace=True, strict=True)
+            header = [name.strip() for name in next((r for r in rows if r), [])]
+            for row in rows:
+                if row and len(row) != len(header):
+                    raise ValueError(
+                        f"{str(path)!r} has {len(header)} columns, but line "
+                        f"{rows.line_num} has {len(row)} entries. Check `sep` = "
+                        f"{sep!r} and the quotes there."
+                    )
+    except (OSError, UnicodeError, LookupError, csv.Error) as error:
+        raise ValueError(
+            f"cannot read {str(path)!r} as CSV with `sep` = {sep!r} and `encoding` = "
+            f"{encoding!r}: {error}. Check the path and these two."
+        ) from error
+    if len(set(header)) < len(header) or not header:
+        raise ValueError(
+            f"{str(path)!r} must begin with a line of different column names, but it "
+            f"has {header or 'none'}."
+        )
+    return extra("pandas").read_csv(
+        path,
+        sep=sep,
+        encoding=encoding,
+        names=header,
+        header=0,
+        index_col=False,
+        skipinitialspace=True,
+        low_memory=False,
+    )
 
 
 def extra(module: str) -> Any:

@@ -69,7 +69,9 @@ def sweep(
     dataset: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="toy, adult, compas or german.  [default: toy]"
+            metavar="NAME",
+            help="toy, adult, compas, german, or law_school with --target pass_bar.  "
+            "[default: toy]",
         ),
     ] = None,
     csv_file: Annotated[
@@ -82,7 +84,10 @@ def sweep(
     ] = None,
     target: Annotated[
         str | None,
-        typer.Option(metavar="COLUMN", help="With --csv: the column to predict."),
+        typer.Option(
+            metavar="COLUMN",
+            help="The column to predict; needed with --csv, and with law_school.",
+        ),
     ] = None,
     sensitive: Annotated[
         list[str] | None,

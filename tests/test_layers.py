@@ -65,7 +65,7 @@ LAYERS = {
     "_sweep_command": Layer(
         "notions erm sweeps datasets frontiers _files _canvas _terminal _sweep_report"
     ),
-    "_score_tables": Layer("checks _tables _csv", "numpy"),
+    "_score_tables": Layer("checks _tables", "numpy"),
     "_score_measures": Layer("notions metrics sweeps", "jax numpy"),
     "_repair_command": Layer(
         "barycenters plots _files _canvas _terminal _score_tables _score_measures",
