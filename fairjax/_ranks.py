@@ -57,13 +57,13 @@ def build(
     sizes = jnp.zeros(n_cells + 1, jnp.int32).at[cells].add(1)[:-1]
     stops = jnp.cumsum(sizes)
     slices = jnp.stack([stops - sizes, stops], axis=1)
-    keys = jnp.zeros(n, jnp.uint32) if ties is None else ties
+    keys = jnp.zeros(0, jnp.uint32) if ties is None else ties
     if weights is None:
         scores, keys = _sort(scores, cells, keys, n_cells)
         mass, amount = jnp.zeros(0, jnp.int32), sizes.astype(scores.dtype)
     else:
         order = _argsort(lax.stop_gradient(scores), cells, keys, n_cells)
-        scores, keys = scores[order], keys[order]
+        scores, keys = scores[order], keys if ties is None else keys[order]
         mass, amount = _cumulative(weights[order], cells[order], slices)
     index = jnp.arange(n, dtype=jnp.int32)
     opens = jnp.zeros(n + 1, bool).at[stops].set(True)[:n].at[0].set(True)
@@ -71,7 +71,6 @@ def build(
     first = lax.cummax(jnp.where(fresh, index, 0))
     ending = jnp.concatenate([fresh[1:], jnp.ones(1, bool)])
     last = lax.cummin(jnp.where(ending, index + 1, n), reverse=True)
-    keys = keys[:0] if ties is None else keys
     return Table(scores, keys, first, last, mass), slices, amount
 
 
@@ -229,17 +228,17 @@ def by_place(
 ) -> Int[Array, " k"]:
     """An order by cell and about by score, in which searches use the cache.
 
-    One integer sort: the leading bits of both stand above those of the row's index.
+    One integer sort: the leading bits of both stand above those of the row's index. It
+    is exact if all 32 bits of the scores have room (`_spare_bits`).
     """
-    k = scores.shape[0]
-    index_bits = k.bit_length()
-    spare = 63 - index_bits - n_cells.bit_length()
+    index = jnp.arange(scores.shape[0], dtype=jnp.int32)
+    spare = _spare_bits(index, n_cells)
+    index_bits = index.shape[0].bit_length()
     with jax.enable_x64(True):
         bits = _wide(_ordered_bits(scores.astype(jnp.float32)))
         bits = lax.shift_right_logical(bits, jnp.int64(max(32 - spare, 0)))
         place = lax.shift_left(_wide(cells), jnp.int64(min(32, spare))) | bits
-        index = jnp.arange(k, dtype=jnp.int64)
-        packed = lax.sort(lax.shift_left(place, jnp.int64(index_bits)) | index)
+        packed = lax.sort(lax.shift_left(place, jnp.int64(index_bits)) | _wide(index))
         return (packed & jnp.int64(2**index_bits - 1)).astype(jnp.int32)
 
 
@@ -345,12 +344,15 @@ def _cumulative(weights, cells, slices):
 @partial(jax.custom_jvp, nondiff_argnums=(3,))
 def _sort(scores, cells, ties, n_cells):
     """Sorts by cell, then score, then tie; without the permutation, which is slow."""
+    tied = (ties,) if ties.shape[0] else ()
     if not _packs(scores, n_cells):
-        return lax.sort((cells, scores, ties), num_keys=3)[1:]
+        ordered = lax.sort((cells, scores, *tied), num_keys=2 + len(tied))
+        return ordered[1], ordered[2] if tied else ties
     with jax.enable_x64(True):
         packed = lax.sort(_pack(scores, cells, ties))
         bits = lax.shift_right_logical(packed, jnp.int64(_TIE_BITS)).astype(jnp.uint32)
-        ties = (packed & jnp.int64(LAST_TIE)).astype(jnp.uint32)
+        if tied:
+            ties = (packed & jnp.int64(LAST_TIE)).astype(jnp.uint32)
     sign = jnp.uint32(1 << 31)
     bits = jnp.where(bits >= sign, bits ^ sign, ~bits)
     return lax.bitcast_convert_type(bits, jnp.float32), ties
@@ -361,15 +363,25 @@ def _sort_jvp(n_cells, primals, tangents):
     scores, cells, ties = primals
     order = _argsort(scores, cells, ties, n_cells)
     none = np.zeros(ties.shape, jax.dtypes.float0)
-    return (scores[order], ties[order]), (tangents[0][order], none)
+    ties = ties[order] if ties.shape[0] else ties
+    return (scores[order], ties), (tangents[0][order], none)
 
 
 def _argsort(scores, cells, ties, n_cells):
     index = jnp.arange(scores.shape[0], dtype=jnp.int32)
+    tied = (ties,) if ties.shape[0] else ()
+    if scores.dtype == jnp.float32 and not tied and _spare_bits(index, n_cells) >= 32:
+        return by_place(scores, cells, n_cells=n_cells)
     if not _packs(scores, n_cells):
-        return lax.sort((cells, scores, ties, index), num_keys=3)[-1]
+        keys = (cells, scores, *tied)
+        return lax.sort((*keys, index), num_keys=len(keys))[-1]
     with jax.enable_x64(True):
         return lax.sort((_pack(scores, cells, ties), index), num_keys=1)[1]
+
+
+def _spare_bits(index, n_cells):
+    """What a row's index and cell leave of a non-negative 64-bit integer."""
+    return 63 - index.shape[0].bit_length() - n_cells.bit_length()
 
 
 def _packs(scores, n_cells):
@@ -382,8 +394,8 @@ def _pack(scores, cells, ties):
     XLA sorts one integer operand on CPU several times faster than floats or pairs.
     """
     high = lax.shift_left(_wide(cells), jnp.int64(32 + _TIE_BITS))
-    bits = lax.shift_left(_wide(_ordered_bits(scores)), jnp.int64(_TIE_BITS))
-    return high | bits | _wide(ties)
+    low = lax.shift_left(_wide(_ordered_bits(scores)), jnp.int64(_TIE_BITS))
+    return high | low | _wide(ties) if ties.shape[0] else high | low
 
 
 def _ordered_bits(scores):
