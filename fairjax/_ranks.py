@@ -257,10 +257,13 @@ def jitter(
     scores: Float[Array, " n"], sigma: Float[Array, ""], words: UInt32[Array, " n"]
 ) -> tuple[Float[Array, " n"], UInt32[Array, " n"]]:
     """Scores moved by up to `sigma`, and ties that order those which stay equal."""
-    uniform = (words >> 8).astype(scores.dtype) * 2.0**-23 - 1
-    largest = jnp.finfo(scores.dtype).max
-    moved = jnp.clip(scores + sigma * uniform, -largest, largest)
-    return moved, words >> (32 - _TIE_BITS)
+    info = jnp.finfo(scores.dtype)
+    # Few digits, so that the product is exact: whether a compiler fuses it with the
+    # sum must not decide the rank of a calibration score that is looked up again.
+    half = lax.reduce_precision(sigma, info.nexp, 11)
+    uniform = (words >> 20).astype(scores.dtype) * 2.0**-11 - 1
+    moved = jnp.clip(scores + half * uniform, -info.max, info.max)
+    return moved, words & LAST_TIE
 
 
 def take(table: Shaped[Array, " n"], index: Int[Array, "*k"]) -> Shaped[Array, "*k"]:

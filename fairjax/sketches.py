@@ -167,6 +167,8 @@ def _update(sketch, scores, codes, mass):
     bins = jnp.searchsorted(sketch.edges, scores, side="right", method="scan")
     offset = scores - sketch.edges[jnp.maximum(bins - 1, 0)]
     offset = jnp.where(mass > 0, mass * offset, 0)
-    counts = sketch.counts.at[codes, bins].add(mass, mode="drop")
-    offsets = sketch.offsets.at[codes, bins].add(offset, mode="drop")
-    return Sketch(sketch.edges, counts, offsets)
+    # Sums of the chunk alone: single rows would be lost next to 2^24 others.
+    empty = jnp.zeros_like(sketch.counts)
+    counts = empty.at[codes, bins].add(mass, mode="drop")
+    offsets = empty.at[codes, bins].add(offset, mode="drop")
+    return Sketch(sketch.edges, sketch.counts + counts, sketch.offsets + offsets)
