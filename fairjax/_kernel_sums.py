@@ -1,7 +1,7 @@
 """Sums over all pairs of samples, `sum_ij c_ij k(z_i, z_j)`, without an n x n array.
 
-The kernel matrix is visited tile by tile. `c` and the kernel are symmetric, so that half
-of the tiles is enough: with an odd number of blocks on a circle, the pairs (i, i + k) of
+The kernel matrix is visited tile by tile. `c` and the kernel are symmetric, so half of
+the tiles is enough: with an odd number of blocks on a circle, the pairs (i, i + k) of
 blocks for k = 0 .. (blocks - 1) / 2 hit each unordered pair once.
 
 Derivatives come in two ways, because no single one is fast for both uses of a sum:
@@ -95,6 +95,12 @@ def form(
     )
 
 
+def check_block(block: int) -> None:
+    """Raises `ValueError` unless a block holds at least one sample."""
+    if block < 1:
+        raise ValueError(f"`block` must be at least 1, but is {block}.")
+
+
 def in_use(
     points: Float[Array, "n d"], weights: Float[Array, " n"]
 ) -> Bool[Array, " n"]:
@@ -106,9 +112,7 @@ def in_use(
     return _in_use(points[0] == 0, weights != 0)
 
 
-def tamed(
-    points: Float[Array, "n d"], used: Bool[Array, " n"]
-) -> Float[Array, "n d"]:
+def tamed(points: Float[Array, "n d"], used: Bool[Array, " n"]) -> Float[Array, "n d"]:
     """Moves samples without weight into three times the range of the others.
 
     Padding may lie anywhere; far away, it would spoil the centring of the others.
@@ -118,7 +122,8 @@ def tamed(
     some = used.any()
     low, high = jnp.where(some, low, 0), jnp.where(some, high, 0)
     spread = high - low
-    inside = jnp.clip(points, (low - spread)[None], (high + spread)[None])
+    bounds = jax.lax.stop_gradient((low - spread, high + spread))
+    inside = jnp.clip(points, bounds[0][None], bounds[1][None])
     return jnp.where(used[:, None], points, inside)
 
 
@@ -256,12 +261,17 @@ def _with_slopes(
             found[back] = jnp.roll(found[back], k, axis=0)
         if of_points:
             found[2] += found.pop(3)
-        total = [t + times * found[i] for t, i in zip(total, sorted(found), strict=True)]
+        total = [
+            t + times * found[i] for t, i in zip(total, sorted(found), strict=True)
+        ]
         return total, (times * values.sum(), constants)
 
     # Zeros made of the data, because inside `shard_map` they must vary as data do.
-    start = [0 * jax.lax.stop_gradient(a) for a, flag in zip(
-        (samples, left, right), wanted[1:], strict=True) if flag]
+    start = [
+        0 * jax.lax.stop_gradient(a)
+        for a, flag in zip((samples, left, right), wanted[1:], strict=True)
+        if flag
+    ]
     total, (sums, constants) = jax.lax.scan(ring, start, jnp.arange(n_blocks // 2 + 1))
     found = iter(total)
 
