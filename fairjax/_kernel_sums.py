@@ -167,7 +167,7 @@ def _tile(
 ) -> Float[Array, ""]:
     """The sum over the pairs of one tile."""
     table = kernel(points, others, *closed_over)
-    return (left * jnp.matmul(right, table.T, precision="highest")).sum()
+    return (left.T * jnp.matmul(table, right.T, precision="highest")).sum()
 
 
 def _cut(n_blocks: int, points: Array, left: Array, right: Array) -> tuple[Array, ...]:

@@ -45,8 +45,7 @@ def gaussian(
         >>> round(table.item(), 4)
         0.6065
     """
-    h = _positive(bandwidth, x)
-    return jnp.exp(squared_distances(x, y) * (-0.5 / h**2))
+    return jnp.exp(-_squares(*_scaled(x, y, 2**0.5 * _positive(bandwidth, x))))
 
 
 def gaussian_sum(
@@ -83,7 +82,7 @@ def gaussian_sum(
     """
     _check_static(n_bandwidths, name="n_bandwidths")
     widest = _positive(bandwidth, x) * 2 ** ((n_bandwidths - 1) / 4)
-    power = jnp.exp(squared_distances(x, y) * (-0.5 / widest**2))
+    power = jnp.exp(-_squares(*_scaled(x, y, 2**0.5 * widest)))
     total = power
     for _ in range(n_bandwidths - 1):
         # Halving the squared bandwidth squares the kernel.
@@ -111,7 +110,7 @@ def laplacian(
         >>> round(table.item(), 4)
         0.3679
     """
-    return jnp.exp(-distances(x, y) / _positive(bandwidth, x))
+    return jnp.exp(-_roots(*_scaled(x, y, _positive(bandwidth, x))))
 
 
 def energy(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
@@ -157,10 +156,9 @@ def inverse_multiquadric(
         >>> round(inverse_multiquadric(x, y, bandwidth=1.0).item(), 4)
         0.5774
     """
-    h = _positive(bandwidth, x)
+    squares = _squares(*_scaled(x, y, _positive(bandwidth, x)))
     # Rounding may leave a squared distance below 0, and tiny bandwidths magnify it.
-    squares = jnp.maximum(squared_distances(x, y), 0)
-    return jax.lax.rsqrt(1 + squares / h**2)
+    return jax.lax.rsqrt(1 + jnp.maximum(squares, 0))
 
 
 def polynomial(
@@ -209,12 +207,7 @@ def squared_distances(
         >>> squared_distances(jnp.zeros((1, 2)), jnp.array([[3.0, 4.0]])).tolist()
         [[25.0]]
     """
-    if x.shape[1] <= _FEW:
-        x, y = _bounded(x), _bounded(y)
-        gaps = (x[:, i, None] - y[None, :, i] for i in range(x.shape[1]))
-        return sum(map(jnp.square, gaps), _zeros(x, y))
-    x, y = _centred(x, y)
-    return _expanded(x, y)
+    return _squares(*_moved(x, y))
 
 
 def distances(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
@@ -224,18 +217,7 @@ def distances(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n
         >>> distances(jnp.zeros((1, 2)), jnp.array([[3.0, 4.0]])).tolist()
         [[5.0]]
     """
-    if x.shape[1] <= _FEW:
-        squares = squared_distances(x, y)
-        floor = _zeros(x, y)
-    else:
-        x, y = _centred(x, y)
-        squares = _expanded(x, y)
-        # The bound on the rounding of three sums of d products.
-        unit = x.shape[1] * float(jnp.finfo(x.dtype).eps)
-        norms = jax.lax.stop_gradient((_norms(x)[:, None], _norms(y)[None, :]))
-        floor = unit * (norms[0] + norms[1])
-    apart = squares > floor
-    return jnp.where(apart, jnp.sqrt(jnp.where(apart, squares, 1)), 0)
+    return _roots(*_moved(x, y))
 
 
 def median_heuristic(
@@ -326,9 +308,22 @@ def _median(samples: TwoSamples, key: Array, *, pairs: int) -> Float[Array, ""]:
     return jnp.where(count > 0, middle, 0)
 
 
-def _expanded(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
+def _squares(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
+    if x.shape[1] <= _FEW:
+        gaps = (x[:, i, None] - y[None, :, i] for i in range(x.shape[1]))
+        return functools.reduce(jnp.add, map(jnp.square, gaps))
     # In this order, slopes need no pass over the table to change a sign.
     return _norms(x)[:, None] + _norms(y)[None, :] + _products(x, -2 * y)
+
+
+def _roots(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
+    squares, floor = _squares(x, y), jnp.zeros((1, 1), x.dtype)
+    if x.shape[1] > _FEW:
+        # The bound on the rounding of three sums of d products.
+        unit = x.shape[1] * float(jnp.finfo(x.dtype).eps)
+        floor = unit * (_norms(x)[:, None] + _norms(y)[None, :])
+    apart = squares > floor
+    return jnp.where(apart, jnp.sqrt(jnp.where(apart, squares, 1)), 0)
 
 
 def _products(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
@@ -342,23 +337,36 @@ def _norms(x: Float[Array, "n d"]) -> Float[Array, " n"]:
     return jnp.square(x).sum(axis=1)
 
 
+def _moved(
+    x: Float[Array, "n d"], y: Float[Array, "m d"]
+) -> tuple[Float[Array, "n d"], Float[Array, "m d"]]:
+    """Bounded, and centred where squares are expanded."""
+    if x.shape[1] > _FEW:
+        x, y = _centred(x, y)
+    return _bounded(x), _bounded(y)
+
+
+def _scaled(
+    x: Float[Array, "n d"], y: Float[Array, "m d"], unit: Float[Array, ""]
+) -> tuple[Float[Array, "n d"], Float[Array, "m d"]]:
+    # Samples are divided, not the table: its passes are what takes time.
+    x, y = _centred(x, y)
+    return _bounded(x / unit), _bounded(y / unit)
+
+
 def _centred(
     x: Float[Array, "n d"], y: Float[Array, "m d"]
 ) -> tuple[Float[Array, "n d"], Float[Array, "m d"]]:
     # Distances do not depend on the centre, so it needs no derivative. Shares are
     # summed, because a sum of the largest numbers would overflow.
     centre = jax.lax.stop_gradient((x / x.shape[0]).sum(axis=0))[None]
-    return _bounded(x - centre), _bounded(y - centre)
+    return x - centre, y - centre
 
 
 def _bounded(samples: Float[Array, "n d"]) -> Float[Array, "n d"]:
     """Keeps squared distances finite: `inf - inf` would be NaN."""
     limit = float(jnp.finfo(samples.dtype).max) ** 0.5 / (4 * samples.shape[1])
     return jnp.clip(samples, -limit, limit)
-
-
-def _zeros(x: Array, y: Array) -> Array:
-    return jnp.zeros((x.shape[0], y.shape[0]), x.dtype)
 
 
 def _positive(value: Scalar, like: Array) -> Float[Array, ""]:
