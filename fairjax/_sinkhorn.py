@@ -256,58 +256,66 @@ class _Plan(NamedTuple):
     iterations: Int[Array, ""]
 
 
+class _Transport(NamedTuple):
+    """A solved transport problem, in scaled units; the slopes may be None."""
+
+    cost: Float[Array, ""]
+    f: Float[Array, " n"]
+    g: Float[Array, " m"]
+    error: Float[Array, ""]
+    iterations: Int[Array, ""]
+    to_x: Float[Array, "n d"] | None
+    to_y: Float[Array, "m d"] | None
+    entropy: Float[Array, ""] | None
+
+
 @functools.partial(jax.jit, static_argnames=("limit", "fixed", "slopes"))
 def _run(x, y, a, b, epsilon, potentials, tolerance, *, limit, fixed, slopes):
     """The divergence with its diagnostics, and its slopes if asked for."""
     x, y = x * jnp.sqrt(2 / epsilon), y * jnp.sqrt(2 / epsilon)
-    if potentials is None:
-        start, x_start, y_start = None, None, None
-    else:
-        potentials = jax.tree.map(
-            lambda leaf: jax.lax.stop_gradient(leaf).astype(x.dtype) / epsilon,
-            potentials,
-        )
-        start, x_start, y_start = potentials[:2], potentials[2:3], potentials[3:]
-    options = {"tolerance": tolerance, "limit": limit, "fixed": fixed}
+    start, x_start, y_start = None, None, None
+    if potentials is not None:
+        scaled = [leaf.astype(x.dtype) / epsilon for leaf in potentials]
+        start, x_start, y_start = scaled[:2], scaled[2:3], scaled[3:]
+    solve = functools.partial(
+        _transport, tolerance=tolerance, limit=limit, fixed=fixed, slopes=slopes
+    )
     # ott's arithmetic mixes dtypes and ranks.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        own_x = _transport(x, x, a, a, x_start, **options)
-        own_y = _transport(y, y, b, b, y_start, **options)
-        if start is None:
-            # Of two like clouds the transports are alike, too.
-            start = own_x.f, own_y.f
-        cross = _transport(x, y, a, b, start, **options)
-    plans = cross, own_x, own_y
-    sides = (x, y, a, b), (x, x, a, a), (y, y, b, b)
-    costs = [_cost(plan, *side[2:]) for plan, side in zip(plans, sides, strict=True)]
-    value = epsilon * (costs[0] - (costs[1] + costs[2]) / 2)
+        own_x = solve(x, x, a, a, x_start)
+        # One after the other, so that they share their memory.
+        y, own_x = jax.lax.optimization_barrier((y, own_x))
+        own_y = solve(y, y, b, b, y_start)
+        y, own_y = jax.lax.optimization_barrier((y, own_y))
+        # Of two like clouds the transports are alike, too.
+        cross = solve(x, y, a, b, (own_x.f, own_y.f) if start is None else start)
+    transports = cross, own_x, own_y
     found = (
-        value,
-        jnp.stack([plan.iterations for plan in plans]),
-        jnp.stack([plan.error for plan in plans]),
+        epsilon * (cross.cost - (own_x.cost + own_y.cost) / 2),
+        jnp.stack([transport.iterations for transport in transports]),
+        jnp.stack([transport.error for transport in transports]),
         Potentials(*(epsilon * p for p in (cross.f, cross.g, own_x.f, own_y.f))),
     )
     if not slopes:
         return found, None
-    moves = [
-        _slopes(plan, *side[:2], symmetric=plan is not cross)
-        for plan, side in zip(plans, sides, strict=True)
-    ]
-    (to_x, to_y, entropy), (to_x_own, _, entropy_x), (to_y_own, _, entropy_y) = moves
     unit = jnp.sqrt(2 * epsilon)
     return found, (
-        unit * (to_x - to_x_own),
-        unit * (to_y - to_y_own),
+        unit * (cross.to_x - own_x.to_x),
+        unit * (cross.to_y - own_y.to_x),
         epsilon * (cross.f - own_x.f),
         epsilon * (cross.g - own_y.f),
-        entropy - (entropy_x + entropy_y) / 2,
+        cross.entropy - (own_x.entropy + own_y.entropy) / 2,
     )
 
 
-def _transport(x, y, a, b, start, *, tolerance, limit, fixed):
-    """Solves one transport problem; a cloud with itself has one potential."""
+def _transport(x, y, a, b, start, *, tolerance, limit, fixed, slopes):
+    """Solves one transport problem; a cloud with itself has one potential.
+
+    Inside, potentials lack half the squared norms, and costs are minus products.
+    """
     symmetric = x is y
-    affinity = _affinity(x, y)
+    affinity = jnp.matmul(x, y.T, precision=Precision.HIGHEST)
+    x_norms, y_norms = (jnp.square(points).sum(axis=1) / 2 for points in (x, y))
     measure = functools.partial(_measure, affinity, a, b, symmetric)
     log_step = functools.partial(_log_step, affinity, a, b, symmetric)
     rounds = max(1, math.ceil(limit / _ROUND))
@@ -329,23 +337,31 @@ def _transport(x, y, a, b, start, *, tolerance, limit, fixed):
         return (plan.error > tolerance) & (plan.iterations < limit) & hopeful
 
     if start is None:
-        start = log_step(jnp.zeros_like(a), jnp.zeros_like(b))
-    elif not symmetric:
-        start = start[0], start[1]
-    plan = measure(start[0], start[-1], jnp.int32(0))
+        start = log_step(-x_norms, -y_norms)
+    else:
+        start = start[0] - x_norms, start[-1] - y_norms
+    plan = measure(*start, jnp.int32(0))
     if fixed:
-        return jax.lax.fori_loop(0, rounds, lambda _, plan: advance(plan), plan)
-    return jax.lax.while_loop(unfinished, advance, plan)
-
-
-def _affinity(x, y):
-    """Minus half the squared distances; accelerators would multiply too coarsely."""
-    product = jnp.matmul(x, y.T, precision=Precision.HIGHEST)
-    return product - (_half(x)[:, None] + _half(y)[None])
-
-
-def _half(x):
-    return jnp.square(x).sum(axis=1) / 2
+        plan = jax.lax.fori_loop(0, rounds, lambda _, plan: advance(plan), plan)
+    else:
+        plan = jax.lax.while_loop(unfinished, advance, plan)
+    f, g = plan.f + x_norms, plan.g + y_norms
+    rows = plan.u * (plan.kernel @ plan.v)
+    # The dual objective: at most the least cost, and off by the error squared.
+    cost = a @ f + b @ g - (rows.sum() - 1)
+    result = _Transport(cost, f, g, plan.error, plan.iterations, None, None, None)
+    if not slopes:
+        return result
+    product = functools.partial(jnp.matmul, precision=Precision.HIGHEST)
+    pulled = plan.u[:, None] * product(plan.kernel, plan.v[:, None] * y)
+    to_x = to_y = rows[:, None] * x - pulled
+    columns = rows
+    if not symmetric:
+        columns = plan.v * (plan.u @ plan.kernel)
+        pushed = product((plan.u[:, None] * x).T, plan.kernel).T
+        to_y = columns[:, None] * y - plan.v[:, None] * pushed
+    entropy = rows @ plan.f + columns @ plan.g + (x * pulled).sum() - (rows.sum() - 1)
+    return result._replace(to_x=to_x, to_y=to_y, entropy=entropy)
 
 
 def _measure(affinity, a, b, symmetric, f, g, iterations):
@@ -369,8 +385,8 @@ def _measure(affinity, a, b, symmetric, f, g, iterations):
 def _kernel_steps(solver, plan, a, b, symmetric):
     """Potentials after a round of ott's iterations on the plan's own kernel."""
     ott = _ott()
-    problem = ott.LinearProblem(ott.Kernel(kernel_matrix=plan.kernel, epsilon=1.0), a, b)
-    out = solver(problem, init=(plan.u, plan.v))
+    geometry = ott.Kernel(kernel_matrix=plan.kernel, epsilon=1.0)
+    out = solver(ott.LinearProblem(geometry, a, b), init=(plan.u, plan.v))
     u = jnp.exp(out.f)
     f = plan.f + jnp.where(a > 0, out.f - jnp.log(plan.u), 0)
     g = f if symmetric else plan.g - jnp.log(u @ plan.kernel)
@@ -389,28 +405,6 @@ def _log_step(affinity, a, b, symmetric, f, g):
         return f, f
     g = best(f, g, a, 0)
     return best(f, g, b, 1), g
-
-
-def _cost(plan, a, b):
-    """The dual objective; at most the least cost, and off by the error squared."""
-    mass = plan.u @ (plan.kernel @ plan.v)
-    return a @ plan.f + b @ plan.g - (mass - 1)
-
-
-def _slopes(plan, x, y, *, symmetric):
-    """Slopes of one cost in both clouds, and its entropy: the one in epsilon."""
-    rows = plan.u * (plan.kernel @ plan.v)
-    columns = rows if symmetric else plan.v * (plan.u @ plan.kernel)
-    product = functools.partial(jnp.matmul, precision=Precision.HIGHEST)
-    pulled = plan.u[:, None] * product(plan.kernel, plan.v[:, None] * y)
-    to_x = rows[:, None] * x - pulled
-    if symmetric:
-        to_y = to_x
-    else:
-        pushed = product((plan.u[:, None] * x).T, plan.kernel).T
-        to_y = columns[:, None] * y - plan.v[:, None] * pushed
-    entropy = rows @ (plan.f - _half(x)) + columns @ (plan.g - _half(y))
-    return to_x, to_y, entropy + (x * pulled).sum() - (rows.sum() - 1)
 
 
 def _solver(symmetric, tolerance, steps, fixed):
