@@ -3,6 +3,7 @@
 from . import barycenters as barycenters
 from . import checks as checks
 from . import datasets as datasets
+from . import divergences as divergences
 from . import erm as erm
 from . import frontiers as frontiers
 from . import metrics as metrics
@@ -12,3 +13,4 @@ from . import penalties as penalties
 from . import plots as plots
 from . import solvers as solvers
 from . import sweeps as sweeps
+from . import training as training

@@ -13,7 +13,7 @@ is `exp(f + g + <x, y>)`, with `-|x|^2 / 2` inside `f`.
 
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -206,16 +206,16 @@ def sinkhorn_info(
         max_iterations if iterations is None else iterations,
         iterations is not None,
     )
-    value, *rest = found
-    iterations_, error, potentials = jax.tree.map(_without_gradient, tuple(rest))
+    value, counts, error, ends = found
+    counts, error, ends = jax.tree.map(_without_gradient, (counts, error, ends))
     some = clouds.occupied
     return SinkhornInfo(
         value=jnp.where(some, value, 0),
         estimated=some,
         converged=some & (error <= tolerance).all(),
-        iterations=iterations_,
+        iterations=counts,
         marginal_error=error,
-        potentials=potentials,
+        potentials=ends,
     )
 
 
@@ -445,7 +445,8 @@ def _ott() -> _Ott:
 
         def apply_kernel(self, vec, eps=None, axis=0):
             del eps
-            return self._kernel_matrix @ vec if axis == 1 else vec @ self._kernel_matrix
+            kernel = cast(Array, self._kernel_matrix)
+            return kernel @ vec if axis == 1 else vec @ kernel
 
     @jax.tree_util.register_pytree_node_class
     class Symmetric(Sinkhorn):

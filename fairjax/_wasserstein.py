@@ -100,23 +100,26 @@ def sliced_wasserstein(
     References:
         Bonneel et al., *Sliced and Radon Wasserstein barycenters of measures*, 2015.
     """
+    clouds, power = as_clouds(x, y, x_weights, y_weights), _checked(p)
+    width = clouds.x.shape[1]
     if (key is None) == (directions is None):
         raise ValueError(
             "pass either `key`, to draw directions, or `directions`, and not both."
         )
-    clouds, power = as_clouds(x, y, x_weights, y_weights), _checked(p)
-    width = clouds.x.shape[1]
     if key is not None:
         if n_directions < 1:
-            raise ValueError(f"`n_directions` must be at least 1, but is {n_directions}.")
+            raise ValueError(
+                f"`n_directions` must be at least 1, but is {n_directions}."
+            )
         directions = jax.random.normal(key, (n_directions, width), clouds.x.dtype)
-    elif jnp.ndim(directions) != 2 or jnp.shape(directions)[1] != width:
+    directions = jnp.asarray(directions)
+    if directions.ndim != 2 or directions.shape[1] != width:
         raise ValueError(
             f"`directions` must have shape (k, {width}), one row per direction, but "
-            f"have shape {jnp.shape(directions)}."
+            f"have shape {directions.shape}."
         )
     checks.check_finite(directions, name="directions")
-    directions = jnp.asarray(directions).astype(clouds.x.dtype)
+    directions = directions.astype(clouds.x.dtype)
     lengths = jnp.sqrt(jnp.square(directions).sum(axis=1, keepdims=True))
     checks.check_nonnegative(lengths[:, 0], name="length of directions", positive=True)
     project = functools.partial(

@@ -33,7 +33,12 @@ LAYERS = {
     "notions": Layer("checks", "jax"),
     "erm": Layer("checks notions", "jax optax"),
     "orthogonality": Layer("checks notions", "jax numpy"),
-    "penalties": Layer("checks notions erm", "jax"),
+    "_clouds": Layer("checks", "jax"),
+    "_sinkhorn": Layer("checks _clouds", "jax", lazy="ott"),
+    "_wasserstein": Layer("checks _clouds", "jax"),
+    "divergences": Layer("_sinkhorn _wasserstein"),
+    "penalties": Layer("checks notions erm", "jax numpy"),
+    "training": Layer("checks", "jax numpy"),
     "barycenters": Layer("checks", "jax numpy"),
     "metrics": Layer("checks notions", "jax numpy"),
     "_linear": Layer("checks erm", "jax"),
@@ -57,8 +62,8 @@ LAYERS = {
         "jax numpy typer rich",
     ),
     "__init__": Layer(
-        "checks notions erm orthogonality penalties barycenters metrics solvers sweeps "
-        "datasets frontiers plots"
+        "checks notions erm orthogonality divergences penalties training barycenters "
+        "metrics solvers sweeps datasets frontiers plots"
     ),
 }
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
