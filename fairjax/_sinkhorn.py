@@ -26,6 +26,7 @@ from ._clouds import as_clouds
 _ROUND = 48  # iterations between two absorptions of the potentials
 _CHECK = 4  # iterations between two looks at the marginals
 _RELAXATION = 1.4
+_LARGEST = 80.0  # exponent of a kernel entry; any larger one breaks the sums
 
 
 class Potentials(NamedTuple):
@@ -333,8 +334,7 @@ def _transport(x, y, a, b, start, *, tolerance, limit, fixed, slopes):
         )
 
     def unfinished(plan):
-        hopeful = jnp.isfinite(plan.error) | (plan.iterations == 0)
-        return (plan.error > tolerance) & (plan.iterations < limit) & hopeful
+        return (plan.error > tolerance) & (plan.iterations < limit)
 
     if start is None:
         start = log_step(-x_norms, -y_norms)
@@ -366,20 +366,30 @@ def _transport(x, y, a, b, start, *, tolerance, limit, fixed, slopes):
 
 def _measure(affinity, a, b, symmetric, f, g, iterations):
     """The plan of two potentials, after one exact step for its rows."""
-    kernel = jnp.exp(f[:, None] + g[None] + affinity)
-    rows = kernel @ b
-    safe = jnp.all((rows > 1e6 * jnp.finfo(rows.dtype).tiny) & jnp.isfinite(rows))
-    rows = jnp.where(safe, rows, 1)
+    # Between two points without weight, the potentials have no bound.
+    kernel = jnp.exp(jnp.minimum(f[:, None] + g[None] + affinity, _LARGEST))
+    rows, rows_safe = _trusted(kernel @ b)
     if symmetric:
         u = v = a / jnp.sqrt(rows)
-        sums = kernel @ u
+        sums, sums_safe = _trusted(kernel @ u)
         error = (a * jnp.abs(sums / jnp.sqrt(rows) - 1)).sum()
         f = g = f - jnp.where(a > 0, jnp.log(rows) / 2, jnp.log(sums))
     else:
         u, v = a / rows, b
-        error = (b * jnp.abs(u @ kernel - 1)).sum()
+        sums, sums_safe = _trusted(u @ kernel)
+        error = (b * jnp.abs(sums - 1)).sum()
         f = f - jnp.log(rows)
-    return _Plan(f, g, kernel, u, v, jnp.where(safe, error, jnp.inf), iterations)
+    # All the mass may be in the wrong place.
+    error = jnp.where(rows_safe & sums_safe, error, 2)
+    error = jnp.where(jnp.isfinite(f).all(), error, jnp.nan)
+    return _Plan(f, g, kernel, u, v, error, iterations)
+
+
+def _trusted(sums):
+    """Sums of the kernel, or ones if any has lost digits to its range."""
+    least = 1e6 * jnp.finfo(sums.dtype).tiny
+    safe = jnp.all((sums > least) & (sums < 1e8))
+    return jnp.where(safe, sums, 1), safe
 
 
 def _kernel_steps(solver, plan, a, b, symmetric):
@@ -401,7 +411,8 @@ def _log_step(affinity, a, b, symmetric, f, g):
         return -geometry.apply_lse_kernel(f, g, 1.0, vec=mass, axis=axis)[0]
 
     if symmetric:
-        f = (f + best(f, f, a, 1)) / 2
+        new = best(f, f, a, 1)
+        f = jnp.where(a > 0, (f + new) / 2, new)
         return f, f
     g = best(f, g, a, 0)
     return best(f, g, b, 1), g

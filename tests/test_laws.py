@@ -264,7 +264,8 @@ def test_a_divergence_is_zero_for_equal_clouds_and_positive_otherwise(
     x, y, weights, _ = clouds(rng)
     order = rng.permutation(POINTS)
     equal = compiled(function)(x, x[order], weights, weights[order])
-    np.testing.assert_allclose(equal, 0, atol=1e-9)
+    # The root of a mean square doubles the share of digits that rounding takes.
+    np.testing.assert_allclose(equal, 0, atol=1e-7)
     assert compiled(function)(x, y, weights, weights) > 1e-2
 
 
