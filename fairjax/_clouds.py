@@ -59,14 +59,30 @@ def as_clouds(
         )
     x, y = _floats(x), _floats(y)
     dtype = max(x.dtype, y.dtype, key=lambda kind: jnp.finfo(kind).bits)
-    x, y = x.astype(dtype), y.astype(dtype)
+    return _normalised(
+        x.astype(dtype),
+        None if same else y.astype(dtype),
+        None if x_weights is None else _floats(x_weights).astype(dtype),
+        None if y_weights is None else _floats(y_weights).astype(dtype),
+    )
+
+
+@jax.jit
+def _normalised(
+    x: Float[Array, "n d"],
+    y: Float[Array, "m d"] | None,
+    x_weights: Float[Array, " n"] | None,
+    y_weights: Float[Array, " m"] | None,
+) -> Clouds:
+    """Centres the points and normalises the weights; without `y`, it is `x` again."""
+    other = x if y is None else y
     x_mass, x_some = _mass(x_weights, x)
-    y_mass, y_some = _mass(y_weights, y)
+    y_mass, y_some = _mass(y_weights, other)
     # A common shift changes no distance, so it has no gradient.
-    middle = jax.lax.stop_gradient(x_mass @ x + y_mass @ y) / 2
-    x = x - middle[None]
-    y = x if same else y - middle[None]
-    return Clouds(x, y, x_mass, y_mass, x_some & y_some)
+    middle = jax.lax.stop_gradient(x_mass @ x + y_mass @ other) / 2
+    moved = x - middle[None]
+    other = moved if y is None else y - middle[None]
+    return Clouds(moved, other, x_mass, y_mass, x_some & y_some)
 
 
 def _floats(values: ArrayLike) -> Float[Array, "..."]:
@@ -77,15 +93,14 @@ def _floats(values: ArrayLike) -> Float[Array, "..."]:
 
 
 def _mass(
-    weights: ArrayLike | None, points: Float[Array, "n d"]
+    weights: Float[Array, " n"] | None, points: Float[Array, "n d"]
 ) -> tuple[Float[Array, " n"], Bool[Array, ""]]:
     n = points.shape[0]
     if weights is None:
         return jnp.full(n, 1 / n, points.dtype), jnp.array(True)
-    mass = _floats(weights).astype(points.dtype)
     # Two divisions: the sum of weights of any scale must neither overflow nor vanish.
-    peak = mass.max()
+    peak = weights.max()
     some = peak > 0
-    mass = mass / jnp.where(some, peak, 1)
+    mass = weights / jnp.where(some, peak, 1)
     total = mass.sum()
     return jnp.where(some, mass / jnp.where(some, total, 1), 1 / n), some

@@ -8,7 +8,7 @@ from jax.lax import Precision
 from jaxtyping import Array, ArrayLike, Bool, Float, Key, Real, UInt32
 
 from . import checks
-from ._clouds import as_clouds
+from ._clouds import Clouds, as_clouds
 
 
 def wasserstein_1d(
@@ -53,10 +53,7 @@ def wasserstein_1d(
     x, y = _column(x, "x"), _column(y, "y")
     clouds = as_clouds(x, x if same else y, x_weights, y_weights)
     power = _checked(p)
-    columns = clouds.x[:, 0], clouds.y[:, 0]
-    unit = _unit(*columns)
-    cost = _cost(*columns, clouds.x_mass, clouds.y_mass, unit, power)
-    return jnp.where(clouds.occupied, unit * _root(cost, power), 0)
+    return _distance(clouds, jnp.ones((1, 1), clouds.x.dtype), p=power)
 
 
 def sliced_wasserstein(
@@ -122,15 +119,25 @@ def sliced_wasserstein(
     directions = directions.astype(clouds.x.dtype)
     lengths = jnp.sqrt(jnp.square(directions).sum(axis=1, keepdims=True))
     checks.check_nonnegative(lengths[:, 0], name="length of directions", positive=True)
-    project = functools.partial(
-        jnp.matmul, directions / lengths, precision=Precision.HIGHEST
+    return _distance(clouds, directions / lengths, p=power)
+
+
+@functools.partial(jax.jit, static_argnames="p")
+def _distance(
+    clouds: Clouds, directions: Float[Array, "k d"], *, p: float
+) -> Float[Array, ""]:
+    """Root of the mean cost over unit directions."""
+    project = functools.partial(jnp.matmul, directions, precision=Precision.HIGHEST)
+    x, y = project(clouds.x.T), project(clouds.y.T)
+    # A bound of all gaps: their powers must neither overflow nor vanish.
+    spread = jnp.maximum(x.max(), y.max()) - jnp.minimum(x.min(), y.min())
+    unit = jax.lax.stop_gradient(jnp.where(spread > 0, spread, 1))
+    costs = jax.vmap(functools.partial(_cost, p=p), in_axes=(0, 0, None, None))(
+        x / unit, y / unit, clouds.x_mass, clouds.y_mass
     )
-    slices = project(clouds.x.T), project(clouds.y.T)
-    unit = _unit(*slices)
-    costs = jax.vmap(_cost, in_axes=(0, 0, None, None, None, None))(
-        *slices, clouds.x_mass, clouds.y_mass, unit, power
-    )
-    return jnp.where(clouds.occupied, unit * _root(costs.mean(), power), 0)
+    cost = costs.mean()
+    some = clouds.occupied & (cost > 0)
+    return unit * jnp.where(some, jnp.where(some, cost, 1) ** (1 / p), 0)
 
 
 def _cost(
@@ -138,10 +145,10 @@ def _cost(
     y: Float[Array, " m"],
     x_mass: Float[Array, " n"],
     y_mass: Float[Array, " m"],
-    unit: Float[Array, ""],
+    *,
     p: float,
 ) -> Float[Array, ""]:
-    """Mean p-th power of the quantile functions' difference, in this unit of length."""
+    """Mean p-th power of the quantile functions' difference."""
     x_order, y_order = jnp.argsort(x), jnp.argsort(y)
     levels = jnp.concatenate([_levels(x_mass[x_order]), _levels(y_mass[y_order])])
     order = jnp.argsort(levels)
@@ -154,7 +161,7 @@ def _cost(
     gaps = jnp.abs(x[x_order][x_rank] - y[y_order][y_rank])
     # On a step without width, a sample without weight may be as far as it likes.
     gaps = jnp.where(widths > 0, gaps, 0)
-    return (widths * (gaps / unit) ** p).sum()
+    return (widths * gaps**p).sum()
 
 
 def _levels(mass: Float[Array, " n"]) -> Float[Array, " n"]:
@@ -169,17 +176,6 @@ def _levels(mass: Float[Array, " n"]) -> Float[Array, " n"]:
     latest = jax.lax.cummax(jnp.where(mass > 0, jnp.arange(mass.shape[0]), 0))
     sums = jnp.where(latest >= jnp.argmax(mass > 0), sums[latest], 0)
     return sums / sums[-1]
-
-
-def _unit(x: Float[Array, "*k n"], y: Float[Array, "*k m"]) -> Float[Array, ""]:
-    """A bound of all gaps: their powers must neither overflow nor vanish."""
-    spread = jnp.maximum(x.max(), y.max()) - jnp.minimum(x.min(), y.min())
-    return jax.lax.stop_gradient(jnp.where(spread > 0, spread, 1))
-
-
-def _root(cost: Float[Array, ""], p: float) -> Float[Array, ""]:
-    some = cost > 0
-    return jnp.where(some, jnp.where(some, cost, 1) ** (1 / p), 0)
 
 
 def _checked(p: float) -> float:
