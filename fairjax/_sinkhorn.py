@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 from jax.lax import Precision
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
@@ -227,10 +228,12 @@ def _solve(x, y, a, b, epsilon, potentials, tolerance, limit, fixed):
 
 
 def _solve_forward(x, y, a, b, epsilon, potentials, tolerance, limit, fixed):
-    arrays = x, y, a, b, epsilon, potentials, tolerance
+    # For a second derivative, JAX would differentiate the solver's loops.
+    arrays = jax.tree.map(
+        _without_tangent, (x, y, a, b, epsilon, potentials, tolerance)
+    )
     found, slopes = _run(*arrays, limit=limit, fixed=fixed, slopes=True)
-    # The solver's loops must not be differentiated for a second derivative.
-    return found, (jax.tree.map(_without_gradient, slopes), potentials)
+    return found, (slopes, potentials)
 
 
 def _solve_backward(limit, fixed, saved, slopes):
@@ -487,11 +490,23 @@ def _without_gradient(value):
     return value
 
 
-def _refuse(saved, slope):
+@jax.custom_jvp
+def _without_tangent(value):
+    return value
+
+
+def _refuse(*_):
     raise TypeError(
         "only the value of a Sinkhorn divergence has a gradient, and only a first one. "
-        "Pass its other results through `jax.lax.stop_gradient`."
+        "Pass what needs none through `jax.lax.stop_gradient`."
     )
 
 
+def _pass_zero(primals, tangents):
+    if not isinstance(tangents[0], SymbolicZero):
+        _refuse()
+    return primals[0], tangents[0]
+
+
 _without_gradient.defvjp(lambda value: (value, None), _refuse)
+_without_tangent.defjvp(_pass_zero, symbolic_zeros=True)

@@ -17,7 +17,8 @@ def by_definition(x, y, a, b, p):
     def quantile(points, mass, level):
         order = np.argsort(points)
         reached = np.cumsum(mass[order]) / mass.sum()
-        return points[order][np.searchsorted(reached, level)]
+        at = np.searchsorted(reached, level)
+        return points[order][np.minimum(at, len(points) - 1)]
 
     sums = [np.cumsum(m[np.argsort(z)]) / m.sum() for z, m in ((x, a), (y, b))]
     levels = np.unique(np.concatenate([[0], *sums]))
@@ -74,10 +75,11 @@ def test_equal_samples_have_distance_zero_exactly_and_no_slope(rng):
     x = rng.normal(size=N).astype(np.float32)
     mask = np.arange(2 * N) < N
     padded = np.append(x, 99 + x)
-    for p in (1.0, 2.0):
-        assert distance(x, padded, np.full(N, 0.3), mask, p) == 0
-        slope = jax.grad(distance)(jnp.array(x), padded, np.full(N, 0.3), mask, p)
-        np.testing.assert_array_equal(slope, 0)
+    arrays = jnp.array(x), padded, np.full(N, 0.3), mask
+    assert distance(*arrays, 1.0) == 0
+    zero, slope = jax.value_and_grad(distance)(*arrays, 2.0)
+    assert zero == 0
+    np.testing.assert_array_equal(slope, 0)
 
 
 def test_sliced_distance_is_the_mean_over_directions(rng, x64):
@@ -125,6 +127,6 @@ def test_drawn_directions_are_uniform(rng, x64):
         ),
     ],
 )
-def test_bad_input_is_refused_at_the_door(call, message):
+def test_bad_input_is_refused_at_the_door(call, message, untyped):
     with pytest.raises(ValueError, match=message):
         call(np.ones(3))
