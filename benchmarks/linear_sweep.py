@@ -29,8 +29,8 @@ Python 3.13; relative gap <= 9.9e-7 at every point, all converged; objectives 1.
     scikit-learn loop / fairjax (ridges), 64 points     cold  15, warm  67
     GridSearch / fairjax per point, 1,024 points        cold 123, warm 217
 
-Two of the 2.75 s are compilation, so 60 times GridSearch and 40 times the loop are
-reached with a compiled program only; with compilation, from about 500 points on.
+Two of the 2.75 s are compilation: 60 times GridSearch and 40 times the loop, the aims
+at 64 points, are reached by a compiled program only.
 
     python benchmarks/linear_sweep.py            # Adult; three minutes
     python benchmarks/linear_sweep.py --smoke    # toy problem; seconds
