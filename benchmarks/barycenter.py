@@ -17,26 +17,29 @@ Run: `python benchmarks/barycenter.py [--rows N ...] [--repeats R]`; equipy need
 and statsmodels. Reference on an idle 2-core machine, not measured by this script:
 equipy fit + transform at n = 1e6 in 1.65 s (2 groups) and 2.5 s (5 groups).
 
-Answer (2 cores shared with other work, load 4 to 5, so not the machine's best; jax
-0.12.0.1, numpy 2.5.5, equipy 0.0.11a0, Python 3.13; median seconds, error in brackets):
+Answer (2 cores, otherwise idle; jax 0.12.0.1, numpy 2.5.5, equipy 0.0.11a0.dev0, Python
+3.13; median seconds, error in brackets):
 
     n, groups                 1e6, 2            1e6, 5            1e7, 2
-    fairjax fit               0.140             0.114             1.23
-    fairjax apply             0.201 (3.4e-3)    0.189 (9.2e-3)    3.08 (8.2e-4)
-    fairjax apply, step       0.095 (3.4e-3)    0.069 (9.3e-3)    1.82 (8.3e-4)
-    fairjax fit, key          0.261             0.420             3.82
-    fairjax apply, key        0.144 (5.7e-3)    0.229 (1.3e-2)    5.09 (1.7e-3)
-    fairjax fit + apply       0.250 (3.4e-3)    0.436 (9.2e-3)    4.22 (8.2e-4)
-    value and gradient        0.433             0.972             8.47
-    equipy                    2.593 (3.4e-3)    3.856 (9.4e-3)    not run
-    numpy                     0.267 (3.4e-3)    0.275 (9.3e-3)    3.52 (8.3e-4)
-    numpy.sort alone          0.007             0.005             0.063
-    compilation, fit + apply  1.3               3.2               2.2
+    fairjax fit               0.065             0.064             0.81
+    fairjax apply             0.144 (3.4e-3)    0.176 (9.2e-3)    3.27 (8.2e-4)
+    fairjax apply, step       0.066 (3.4e-3)    0.089 (9.3e-3)    2.27 (8.3e-4)
+    fairjax fit, key          0.194             0.197             2.36
+    fairjax apply, key        0.128 (5.7e-3)    0.146 (1.3e-2)    3.77 (1.7e-3)
+    fairjax fit + apply       0.201 (3.4e-3)    0.255 (9.2e-3)    3.96 (8.2e-4)
+    value and gradient        0.345             0.445             6.10
+    equipy                    2.158 (3.4e-3)    3.240 (9.4e-3)    not run
+    numpy                     0.194 (3.4e-3)    0.208 (9.3e-3)    3.04 (8.3e-4)
+    numpy.sort alone          0.007             0.007             0.083
+    first call, fit + apply   1.03              1.22              5.08
     memory, fit + apply       57 MB             57 MB             613 MB
+    memory, gradient          146 MB            146 MB            928 MB
 
-About ten times faster than equipy, and level with careful NumPy, which has no gradient;
-NumPy's vectorised sort is the advantage that XLA lacks on CPU. Fitting grows linearly;
-applying loses to cache misses once the sorted table outgrows the cache.
+Fit + apply is 10.7 times (2 groups) and 12.7 times (5 groups) faster than equipy beside
+it, 8.2 and 9.8 times against the reference above. It is level with careful NumPy, which
+has no gradient; NumPy's vectorised sort is the advantage that XLA lacks on CPU. Fitting
+grows nearly linearly; applying grows 23-fold from 1e6 to 1e7 rows, as NumPy's search
+does, because the sorted table outgrows the cache.
 """
 
 import argparse
