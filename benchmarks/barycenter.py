@@ -13,9 +13,9 @@ The error is the root mean square distance to the closed-form barycenter of Gaus
 Seconds are medians of repeats after the first call, which includes compilation. Memory
 is the rise of the process above its data and libraries during one such call.
 
-Run: `python benchmarks/barycenter.py [--rows N ...] [--repeats R]`; equipy needs pandas
-and statsmodels. Reference on an idle 2-core machine, not measured by this script:
-equipy fit + transform at n = 1e6 in 1.65 s (2 groups) and 2.5 s (5 groups).
+Run: `python benchmarks/barycenter.py [--rows N ...] [--repeats R] [--smoke]`; equipy
+needs pandas and statsmodels. Reference on an idle 2-core machine, not measured by this
+script: equipy fit + transform at n = 1e6 in 1.65 s (2 groups) and 2.5 s (5 groups).
 
 Answer (2 cores, otherwise idle; jax 0.12.0.1, numpy 2.5.5, equipy 0.0.11a0.dev0, Python
 3.13; median seconds, error in brackets):
@@ -164,10 +164,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=float, nargs="+", default=[1e6, 1e7])
     parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--smoke", action="store_true", help="does it run? in seconds")
     given = parser.parse_args()
+    if given.smoke:
+        given.rows, given.repeats = [1e3], 1
     print(machine("numpy"), f"load {os.getloadavg()[0]:.1f} at the start", sep="; ")
     for rows in given.rows:
-        for n_groups in [2, 5] if rows < 5e6 else [2]:
+        for n_groups in [2, 5] if rows < 5e6 and not given.smoke else [2]:
             few = given.repeats if rows < 5e6 else 1
             compare(int(rows), n_groups, few)
 

@@ -10,5 +10,7 @@ from . import notions as notions
 from . import orthogonality as orthogonality
 from . import penalties as penalties
 from . import plots as plots
+from . import sequences as sequences
+from . import sketches as sketches
 from . import solvers as solvers
 from . import sweeps as sweeps

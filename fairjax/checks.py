@@ -157,6 +157,18 @@ def check_nonnegative(value: Any, *, name: str, positive: bool = False) -> None:
         raise ValueError(f"`{name}` must be {bound}, but {name}{where} = {values[at]}.")
 
 
+def check_fraction(value: Any, *, name: str) -> None:
+    """Raises `ValueError` unless the value is a number in [0, 1].
+
+    Example:
+        >>> check_fraction(1.5, name="repair")
+        Traceback (most recent call last):
+        ValueError: `repair` must lie in [0, 1], but is 1.5.
+    """
+    if concrete(value) and not 0 <= float(np.asarray(value)) <= 1:
+        raise ValueError(f"`{name}` must lie in [0, 1], but is {value}.")
+
+
 def check_labels(labels: Any, *, n: int) -> None:
     """Raises `ValueError` unless labels are 0 and 1, and both occur.
 

@@ -16,7 +16,7 @@ import numpy as np
 from jax.lax import Precision
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key, Real, Shaped, UInt32
 
-from . import checks, notions
+from . import _distributions, checks, notions
 from .notions import Conditionals
 
 
@@ -153,7 +153,7 @@ def group_means(
         >>> group_means(jnp.array([1, 0, 1]), cond).tolist()
         [[0.5, 1.0, 0.0]]
     """
-    values = _floats(values, cond, "values")
+    values = _distributions.floats(values, cond, "values")
     rows = cond.weights.astype(values.dtype)
     # Accelerators otherwise multiply in TF32, which is off by 5e-4.
     means = jnp.einsum("sgn,n->sg", rows, values, precision=Precision.HIGHEST)
@@ -257,12 +257,14 @@ def ks_distance(
         Chzhen et al., *Fair regression with Wasserstein barycenters*, NeurIPS 2020,
         whose experiments measure unfairness so.
     """
-    scores = _floats(scores, cond, "scores")
+    scores = _distributions.floats(scores, cond, "scores")
     order = jnp.argsort(scores)
     ordered = scores[order]
     # Between tied scores the distribution functions have no value of their own.
     last = jnp.append(ordered[1:] != ordered[:-1], True)[: ordered.size]
-    levels = _levels(cond.weights[..., order], cond.occupied).swapaxes(1, 2)
+    levels = _distributions.levels(cond.weights[..., order], cond.occupied).swapaxes(
+        1, 2
+    )
     top, bottom = _range(levels, cond.occupied[:, None])
     return jnp.where(last, top - bottom, 0).max(initial=0)
 
@@ -304,7 +306,7 @@ def wasserstein(
     """
     if p not in (1, 2):
         raise ValueError(f"`p` must be 1 or 2, but is {p!r}.")
-    table = _quantiles(scores, cond)
+    table = _distributions.quantiles(scores, cond)
 
     def costs_from(group: Int[Array, ""]) -> Float[Array, "s g"]:
         gaps = jnp.abs(table.values - table.values[:, group, None])
@@ -330,6 +332,8 @@ def price_of_fairness(
     of the barycenter too. When the scores are the regression function E[Y | X, S], it
     is the excess risk of the best fair predictor; for any other scores it measures the
     change only. Atoms (tied scores) may have to be split at random to attain it.
+    `barycenters.price` finds the same number from a fitted map, in O(n) memory; this
+    one audits scores, and has a gradient in the weights.
 
     Args:
         scores: real outputs of a model.
@@ -354,7 +358,7 @@ def price_of_fairness(
         Theorem 2.3.
     """
     cond = notions.demographic_parity(groups, n_groups=n_groups, weights=weights)
-    table = _quantiles(scores, cond)
+    table = _distributions.quantiles(scores, cond)
     everyone = _everyone(cond.weights.shape[-1], weights).weights[0]
     shares = jnp.where(cond.weights[0] > 0, everyone, 0).sum(axis=-1)
     shares = shares.astype(table.values.dtype)[:, None]
@@ -399,7 +403,7 @@ def audit(
     parity = notions.demographic_parity(groups, n_groups=n_groups, weights=weights)
     checks.check_length(labels, n=parity.weights.shape[-1], name="labels", to="groups")
     odds = notions.equalized_odds(groups, labels, n_groups=n_groups, weights=weights)
-    scores = _floats(scores, parity, "scores")
+    scores = _distributions.floats(scores, parity, "scores")
     decisions = scores > jnp.asarray(threshold).astype(scores.dtype)
     positives = Conditionals(odds.weights[1:], odds.occupied[1:])
     return Audit(
@@ -470,66 +474,6 @@ def bootstrap(
     return Interval(end(tail), end(1 - tail))
 
 
-class _Quantiles(NamedTuple):
-    """Quantile functions as steps: `values * unit`, on intervals of these `widths`."""
-
-    values: Float[Array, "s g n"]
-    widths: Float[Array, "s n"]
-    unit: Float[Array, ""]
-
-
-def _quantiles(
-    scores: Real[ArrayLike, " n"] | Bool[ArrayLike, " n"], cond: Conditionals
-) -> _Quantiles:
-    """Splits [0, 1] at the levels of all cells at once: at most one step per sample."""
-    if checks.concrete(cond):
-        shared = np.argwhere((np.asarray(cond.weights) > 0).sum(axis=1) > 1)
-        if shared.size:
-            raise ValueError(
-                f"`cond` must have each sample in one group per stratum, but sample "
-                f"{shared[0, 1]} is in several of stratum {shared[0, 0]}. Draw its "
-                f"group, or repeat it once per group with a weight."
-            )
-    scores = _floats(scores, cond, "scores")
-    used = (cond.weights > 0).any(axis=(0, 1))
-    # Distances scale with the scores; squares of huge or tiny ones would not.
-    peak = jnp.where(used, jnp.abs(scores), 0).max(initial=0)
-    peak = jnp.where(peak >= jnp.finfo(peak.dtype).tiny, peak, 1)
-    unit = jax.lax.stop_gradient(peak)
-    # XLA may divide by way of 1 / unit, which is 0 above 2 ** 126.
-    shrink = jnp.where(unit > 1, 0.25, 1)
-    order = jnp.argsort(scores)
-    ordered = (jnp.where(used, scores, 0) * shrink / (unit * shrink))[order]
-    weights = cond.weights[..., order]
-    levels = jnp.where(weights > 0, _levels(weights, cond.occupied), 0).sum(axis=1)
-    steps = jnp.argsort(levels, axis=-1)
-    levels = jnp.take_along_axis(levels, steps, axis=-1).astype(scores.dtype)
-    widths = jnp.diff(levels, axis=-1, prepend=0)
-    # On each step, a cell's quantile is its next member at or after that level.
-    member = jnp.take_along_axis(weights > 0, steps[:, None], axis=-1)
-    ranks = jnp.where(member, steps[:, None], scores.shape[0] - 1)
-    ranks = jax.lax.cummin(ranks, axis=2, reverse=True)
-    return _Quantiles(ordered[ranks], widths, unit)
-
-
-def _levels(
-    weights: Float[Array, "s g n"], occupied: Bool[Array, "s g"]
-) -> Float[Array, "s g n"]:
-    """Distribution function of each cell at every sample, samples in score order."""
-    # Equal weights become ones, so that their sums are whole numbers and their levels
-    # tie exactly across groups; XLA's w * (1 / w) need not be 1, hence the correction.
-    peak = jax.lax.stop_gradient(weights.max(axis=-1, keepdims=True, initial=0))
-    mass = weights / jnp.where(occupied[..., None], peak, 1)
-    mass += jax.lax.stop_gradient(jnp.where(weights == peak, 1 - mass, 0))
-    # Between members the level stays at the last one's, whatever the sums' rounding.
-    member = jnp.where(weights > 0, jnp.arange(weights.shape[-1])[None, None], 0)
-    latest = jax.lax.cummax(member, axis=2)
-    sums = jnp.take_along_axis(jnp.cumsum(mass, axis=-1), latest, axis=-1)
-    # Equal to the last sum everywhere, but not a broadcast: again no reciprocal.
-    total = jnp.maximum(sums, sums[..., -1:])
-    return sums / jnp.where(occupied[..., None], total, 1)
-
-
 def _range(
     means: Float[Array, "*#s g"], occupied: Bool[Array, "*#s g"]
 ) -> tuple[Float[Array, "*s"], Float[Array, "*s"]]:
@@ -544,17 +488,6 @@ def _everyone(n: int, weights: ArrayLike | None) -> Conditionals:
     """All samples as one group: its row is the weights, normalised."""
     zeros = jnp.zeros(n, jnp.int32)
     return notions.demographic_parity(zeros, n_groups=1, weights=weights)
-
-
-def _floats(values: ArrayLike, cond: Conditionals, name: str) -> Float[Array, " n"]:
-    checks.check_length(values, n=cond.weights.shape[-1], name=name, to="groups")
-    checks.check_finite(values, name=name)
-    values = jnp.asarray(values)
-    # Whichever is more precise; strict promotion would refuse to choose.
-    wider = jnp.issubdtype(values.dtype, jnp.floating) and (
-        jnp.finfo(values.dtype).bits > jnp.finfo(cond.weights.dtype).bits
-    )
-    return values if wider else values.astype(cond.weights.dtype)
 
 
 def _binary(values: ArrayLike, name: str) -> Bool[Array, " n"]:

@@ -34,8 +34,12 @@ LAYERS = {
     "erm": Layer("checks notions", "jax optax"),
     "orthogonality": Layer("checks notions", "jax numpy"),
     "penalties": Layer("checks notions erm", "jax"),
-    "barycenters": Layer("checks", "jax numpy"),
-    "metrics": Layer("checks notions", "jax numpy"),
+    "_ranks": Layer(packages="jax numpy"),
+    "barycenters": Layer("checks _ranks", "jax numpy"),
+    "sequences": Layer("checks _ranks barycenters", "jax"),
+    "sketches": Layer("checks _ranks barycenters", "jax numpy"),
+    "_distributions": Layer("checks notions _ranks", "jax numpy"),
+    "metrics": Layer("checks notions _distributions", "jax numpy"),
     "_linear": Layer("checks erm", "jax"),
     "_first_order": Layer("checks erm _linear", "jax"),
     "_second_order": Layer("checks erm _linear", "jax"),
@@ -82,8 +86,8 @@ LAYERS = {
         "jax typer rich",
     ),
     "__init__": Layer(
-        "checks notions erm orthogonality penalties barycenters metrics solvers sweeps "
-        "datasets frontiers plots"
+        "checks notions erm orthogonality penalties barycenters sequences sketches "
+        "metrics solvers sweeps datasets frontiers plots"
     ),
 }
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
