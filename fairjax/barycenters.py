@@ -112,7 +112,7 @@ def fit_map(
 
     Raises:
         ValueError: for bad values, a group without members, or more than 2^25 rows
-            (see `sketch_init`). Cost O(n log n) time, O(n) memory; one 64-bit integer
+            (see `sketches`). Cost O(n log n) time, O(n) memory; one 64-bit integer
             sort for float32 scores. Gradients and weights take a slower sort.
 
     Example:
