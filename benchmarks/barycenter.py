@@ -21,25 +21,24 @@ Answer (2 cores, otherwise idle; jax 0.12.0.1, numpy 2.5.5, equipy 0.0.11a0.dev0
 3.13; median seconds, error in brackets):
 
     n, groups                 1e6, 2            1e6, 5            1e7, 2
-    fairjax fit               0.065             0.064             0.81
-    fairjax apply             0.144 (3.4e-3)    0.176 (9.2e-3)    3.27 (8.2e-4)
-    fairjax apply, step       0.066 (3.4e-3)    0.089 (9.3e-3)    2.27 (8.3e-4)
-    fairjax fit, key          0.194             0.197             2.36
-    fairjax apply, key        0.128 (5.7e-3)    0.146 (1.3e-2)    3.77 (1.7e-3)
-    fairjax fit + apply       0.201 (3.4e-3)    0.255 (9.2e-3)    3.96 (8.2e-4)
-    value and gradient        0.345             0.445             6.10
-    equipy                    2.158 (3.4e-3)    3.240 (9.4e-3)    not run
-    numpy                     0.194 (3.4e-3)    0.208 (9.3e-3)    3.04 (8.3e-4)
-    numpy.sort alone          0.007             0.007             0.083
-    first call, fit + apply   1.03              1.22              5.08
-    memory, fit + apply       57 MB             57 MB             613 MB
-    memory, gradient          146 MB            146 MB            928 MB
+    fairjax fit               0.070             0.063             0.87
+    fairjax apply             0.143 (3.4e-3)    0.195 (9.2e-3)    1.71 (8.2e-4)
+    fairjax apply, step       0.072 (3.4e-3)    0.085 (9.3e-3)    1.58 (8.3e-4)
+    fairjax fit, key          0.203             0.188             2.39
+    fairjax apply, key        0.127 (5.7e-3)    0.145 (1.3e-2)    2.40 (1.7e-3)
+    fairjax fit + apply       0.213 (3.4e-3)    0.260 (9.2e-3)    2.09 (8.2e-4)
+    value and gradient        0.293             0.434             4.77
+    equipy                    2.160 (3.4e-3)    3.327 (9.4e-3)    not run
+    numpy                     0.193 (3.4e-3)    0.211 (9.3e-3)    3.46 (8.3e-4)
+    numpy.sort alone          0.007             0.007             0.119
+    first call, fit + apply   1.09              1.11              3.11
+    memory, fit + apply       65 MB             65 MB             813 MB
+    memory, gradient          162 MB            162 MB            1003 MB
 
-Fit + apply is 10.7 times (2 groups) and 12.7 times (5 groups) faster than equipy beside
-it, 8.2 and 9.8 times against the reference above. It is level with careful NumPy, which
-has no gradient; NumPy's vectorised sort is the advantage that XLA lacks on CPU. Fitting
-grows nearly linearly; applying grows 23-fold from 1e6 to 1e7 rows, as NumPy's search
-does, because the sorted table outgrows the cache.
+Fit + apply is 10.1 times (2 groups) and 12.8 times (5 groups) faster than equipy beside
+it, 7.7 and 9.6 times against the reference above, and grows 9.8-fold from 1e6 to 1e7
+rows. It is level with careful NumPy at 1e6, which has no gradient; NumPy's vectorised
+sort is the advantage that XLA lacks on CPU.
 """
 
 import argparse
