@@ -36,9 +36,10 @@ Answer (2 cores, otherwise idle; jax 0.12.0.1, numpy 2.5.5, equipy 0.0.11a0.dev0
     memory, gradient          162 MB            162 MB            1003 MB
 
 Fit + apply is 10.1 times (2 groups) and 12.8 times (5 groups) faster than equipy beside
-it, 7.7 and 9.6 times against the reference above, and grows 9.8-fold from 1e6 to 1e7
-rows. It is level with careful NumPy at 1e6, which has no gradient; NumPy's vectorised
-sort is the advantage that XLA lacks on CPU.
+it, 7.7 and 9.6 times against the reference above (short of the 10 aimed at; fit and
+then `step`, without mid-ranks, 11.6 and 16.9), and grows 9.8-fold from 1e6 to 1e7 rows.
+It is level with careful NumPy at 1e6, which has no gradient; NumPy's vectorised sort is
+the advantage that XLA lacks on CPU.
 """
 
 import argparse
