@@ -1,4 +1,5 @@
 import jax
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -25,3 +26,11 @@ def x64():
     """Double precision for one test, where the claim needs it."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def untyped():
+    """As users run it: without the shape checks that would raise first."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

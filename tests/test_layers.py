@@ -33,7 +33,17 @@ LAYERS = {
     "notions": Layer("checks", "jax"),
     "erm": Layer("checks notions", "jax optax"),
     "orthogonality": Layer("checks notions", "jax numpy"),
-    "penalties": Layer("checks notions erm", "jax"),
+    "_samples": Layer("checks", "jax numpy"),
+    "kernels": Layer("checks _samples", "jax numpy"),
+    "_kernel_sums": Layer(packages="jax"),
+    "_mmd": Layer("kernels _kernel_sums _samples", "jax"),
+    "_hsic": Layer("checks kernels _kernel_sums _samples", "jax"),
+    "_clouds": Layer("_samples", "jax"),
+    "_sinkhorn": Layer("checks _clouds", "jax", lazy="ott"),
+    "_wasserstein": Layer("checks _clouds", "jax"),
+    "divergences": Layer("_hsic _mmd _sinkhorn _wasserstein"),
+    "penalties": Layer("checks notions erm", "jax numpy"),
+    "training": Layer("checks", "jax numpy"),
     "_ranks": Layer(packages="jax numpy"),
     "barycenters": Layer("checks _ranks", "jax numpy"),
     "sequences": Layer("checks _ranks barycenters", "jax"),
@@ -86,7 +96,8 @@ LAYERS = {
         "jax typer rich",
     ),
     "__init__": Layer(
-        "checks notions erm orthogonality penalties barycenters sequences sketches "
+        "checks notions erm orthogonality kernels divergences penalties training "
+        "barycenters sequences sketches "
         "metrics solvers sweeps datasets frontiers plots"
     ),
 }
