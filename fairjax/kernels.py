@@ -326,7 +326,8 @@ def _roots(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"
         # The bound on the rounding of three sums of d products.
         unit = x.shape[1] * float(jnp.finfo(x.dtype).eps)
         floor = unit * (_norms(x)[:, None] + _norms(y)[None, :])
-    apart = squares > floor
+    # Not `squares > floor`, which would make a NaN look like no distance at all.
+    apart = ~(squares <= floor)
     return jnp.where(apart, jnp.sqrt(jnp.where(apart, squares, 1)), 0)
 
 

@@ -6,6 +6,8 @@ import pytest
 # Accidental promotion and broadcasting are where silent errors hide.
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Two devices, so that sharded programs are more than a formality.
+jax.config.update("jax_num_cpu_devices", 2)
 
 
 def pytest_configure(config):

@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, PartitionSpec
 
-from fairjax import divergences, erm, metrics, notions, penalties
+from fairjax import divergences, erm, kernels, metrics, notions, penalties
 
 N, N_GROUPS, N_STRATA = 24, 3, 2
 # Functions that every family is known to have: discovery must find at least these.
@@ -216,7 +217,23 @@ def test_equal_groups_have_no_gap(function, rng):
 
 # Divergences compare two clouds instead of the cells of a notion.
 POINTS = 10
-OPTIONS = {"epsilon": 0.5, "directions": np.eye(3)}
+OPTIONS = {
+    "epsilon": 0.5,
+    "directions": np.eye(3),
+    "kernel": functools.partial(kernels.gaussian, bandwidth=1.0),
+    "bandwidth": 1.0,
+}
+# The numbers that a sweep varies, each as an argument of its own.
+SWEPT = {
+    "sinkhorn": lambda epsilon: {"epsilon": epsilon},
+    "mmd_squared": lambda h: {
+        "kernel": functools.partial(kernels.gaussian, bandwidth=h)
+    },
+    "mmd_random_features": lambda h: {"bandwidth": h},
+}
+# `hsic` takes pairs, and `mmd_linear_time` no weights.
+OF_OTHER_SAMPLES = {"hsic", "mmd_linear_time"}
+ONLY_REVERSE = {"sinkhorn"}
 DIVERGENCES = [
     function
     for name, function in vars(divergences).items()
@@ -224,6 +241,7 @@ DIVERGENCES = [
     and function.__module__.startswith("fairjax.")
     and not name.startswith("_")
     and not name.endswith("_info")
+    and name not in OF_OTHER_SAMPLES
 ]
 every_divergence = pytest.mark.parametrize(
     "function", DIVERGENCES, ids=lambda f: f.__name__
@@ -235,9 +253,11 @@ def clouds(rng, n=POINTS):
     return (x, y + 0.5, *rng.uniform(0.5, 2, size=(2, n)))
 
 
-def diverge(function, x, y, x_weights, y_weights):
+def diverge(function, x, y, x_weights, y_weights, **options):
     names = inspect.signature(function).parameters
-    options = {name: OPTIONS[name] for name in names if name in OPTIONS}
+    options = {name: OPTIONS[name] for name in names if name in OPTIONS} | options
+    if "key" in names and "directions" not in names:
+        options["key"] = jax.random.key(0)
     if function.__name__ == "wasserstein_1d":
         x, y = x[:, 0], y[:, 0]
     return function(x, y, x_weights=x_weights, y_weights=y_weights, **options)
@@ -252,9 +272,22 @@ def compiled(function):
     return jax.jit(traced)
 
 
+@functools.cache
+def sloped(function):
+    return jax.jit(jax.value_and_grad(compiled(function), argnums=(0, 1, 2, 3)))
+
+
 def test_discovery_finds_the_known_divergences():
     names = {function.__name__ for function in DIVERGENCES}
-    assert names >= {"sinkhorn", "sliced_wasserstein", "wasserstein_1d"}
+    assert names >= {
+        "energy_distance",
+        "mmd_random_features",
+        "mmd_squared",
+        "sinkhorn",
+        "sliced_wasserstein",
+        "wasserstein_1d",
+    }
+    assert set(SWEPT) <= names
 
 
 @every_divergence
@@ -276,6 +309,7 @@ def test_a_divergence_is_symmetric_and_blind_to_order(function, rng, x64):
     np.testing.assert_allclose(compiled(function)(y, x, b, a), value, rtol=1e-7)
     order = rng.permutation(POINTS)
     shuffled = compiled(function)(x[order], y, a[order], b)
+    # Random features turn all angles by those of the mean, and rounding with them.
     np.testing.assert_allclose(shuffled, value, rtol=1e-7)
 
 
@@ -306,11 +340,57 @@ def test_a_mapped_and_masked_divergence_equals_each_subset(function, rng, x64):
 
 
 @every_divergence
+def test_a_batch_over_devices_equals_the_loop_with_its_slopes(function, rng, x64):
+    batch = [clouds(rng) for _ in range(4)]
+    mesh = jax.make_mesh((2,), ("batch",), axis_types=(AxisType.Auto,))
+    rows = PartitionSpec("batch")
+    spread = jax.shard_map(
+        jax.vmap(sloped(function)), mesh=mesh, in_specs=rows, out_specs=rows
+    )
+    stacked = [np.stack(arrays) for arrays in zip(*batch, strict=True)]
+    found = jax.jit(spread)(*stacked)
+    looped = [sloped(function)(*data) for data in batch]
+    expected = jax.tree.map(lambda *leaves: np.stack(leaves), *looped)
+    for one, other in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9)
+
+
+@every_divergence
+def test_forward_mode_equals_reverse_mode_or_is_refused(function, rng, x64):
+    data, moves = clouds(rng), clouds(rng)
+    if function.__name__ in ONLY_REVERSE:
+        with pytest.raises(TypeError, match="forward-mode|custom_vjp"):
+            jax.jvp(compiled(function), data, moves)
+        return
+    forward = jax.jvp(compiled(function), data, moves)[1]
+    slopes = sloped(function)(*data)[1]
+    backward = sum(np.vdot(s, move) for s, move in zip(slopes, moves, strict=True))
+    np.testing.assert_allclose(forward, backward, rtol=1e-8)
+
+
+@pytest.mark.parametrize("function", DIVERGENCES, ids=lambda f: f.__name__)
+def test_a_sweep_over_its_number_equals_the_loop(function, rng, x64):
+    if function.__name__ not in SWEPT:
+        pytest.skip("has no number to sweep")
+    data, numbers = clouds(rng), np.array([0.5, 1.0, 3.0])
+    swept = SWEPT[function.__name__]
+
+    def value(number):
+        return diverge(function, *data, **swept(number))
+
+    mapped = jax.jit(jax.vmap(jax.value_and_grad(value)))(numbers)
+    one_by_one = jax.jit(jax.value_and_grad(value))
+    looped = [one_by_one(number) for number in numbers]
+    expected = jax.tree.map(lambda *leaves: np.stack(leaves), *looped)
+    for one, other in zip(mapped, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+@every_divergence
 def test_slopes_of_a_divergence_are_finite_where_points_coincide(function, rng, x64):
-    slopes = jax.jit(jax.grad(compiled(function), argnums=(0, 1, 2, 3)))
     x, y, a, b = clouds(rng)
     y[:4], x[5] = x[:4], x[6]
     masked = a * (np.arange(POINTS) > 2)
     for data in (x, y, a, b), (x, y, masked, b), (x, x, a, a), (0 * x, 0 * x, a, b):
-        for slope in slopes(*data):
+        for slope in sloped(function)(*data)[1]:
             assert np.isfinite(slope).all()

@@ -1,5 +1,6 @@
 """Stratified batches: what is in them, and what is unbiased over all of them."""
 
+import functools
 import itertools
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fairjax import erm
+from fairjax import divergences, erm, kernels, notions, penalties
 from fairjax.training import stratified_batches
 
 GROUPS = np.array([0, 0, 1, 0, 1, 1, 0])  # four and three members
@@ -42,14 +43,14 @@ def test_every_possible_batch_is_equally_likely(drawn):
 
 
 def unbiased_mmd(z, indices, groups):
-    """U-statistic of the Gaussian kernel on some samples, as it is defined."""
-    points, codes = z[indices], groups[indices]
-    distances = jnp.square(points[:, None] - points[None]).sum(axis=-1)
-    kernel = jnp.exp(-distances / 2) * (1 - jnp.eye(len(indices)))
-    one, other = (codes == 0).astype(z.dtype), (codes == 1).astype(z.dtype)
-    n, m = one.sum(), other.sum()
-    within = one @ kernel @ one / (n * (n - 1)) + other @ kernel @ other / (m * (m - 1))
-    return within - 2 * (one @ kernel @ other) / (n * m)
+    """The penalty of a training loop on some samples."""
+    cond = notions.demographic_parity(groups[indices], n_groups=2)
+    divergence = functools.partial(
+        divergences.mmd_squared,
+        kernel=functools.partial(kernels.gaussian, bandwidth=1.0),
+        unbiased=True,
+    )
+    return penalties.divergence_gap(z[indices], cond, divergence=divergence)
 
 
 def test_gradients_are_unbiased_over_all_batches(drawn, rng, x64):
