@@ -197,12 +197,11 @@ def sinkhorn_info(
     for name, count in (("max_iterations", max_iterations), ("iterations", iterations)):
         if count is not None and count < 1:
             raise ValueError(f"`{name}` must be at least 1, but is {count}.")
+    numbers = (*clouds[:4], _positive(epsilon, "epsilon", dtype))
+    # Where one of them varies over the devices of `shard_map`, all their slopes do.
+    mark = sum(jax.lax.stop_gradient(array).ravel()[0] for array in numbers)
     found = _solve(
-        clouds.x,
-        clouds.y,
-        clouds.x_mass,
-        clouds.y_mass,
-        _positive(epsilon, "epsilon", dtype),
+        *(_varying(array, like=mark) for array in numbers),
         potentials,
         jax.lax.stop_gradient(_positive(tolerance, "tolerance", dtype)),
         max_iterations if iterations is None else iterations,
@@ -233,16 +232,15 @@ def _solve_forward(x, y, a, b, epsilon, potentials, tolerance, limit, fixed):
         _without_tangent, (x, y, a, b, epsilon, potentials, tolerance)
     )
     found, slopes = _run(*arrays, limit=limit, fixed=fixed, slopes=True)
-    return found, (slopes, potentials)
+    return found, (slopes, potentials, tolerance)
 
 
 def _solve_backward(limit, fixed, saved, slopes):
     del limit, fixed
-    own, potentials = saved
+    own, *others = saved
     scaled = jax.tree.map(lambda slope: slopes[0] * slope, own)
-    # Where the plans have converged, their start does not matter.
-    still = jax.tree.map(jnp.zeros_like, potentials)
-    return *scaled, still, jnp.zeros_like(slopes[0])
+    # Where the plans have converged, neither start nor tolerance matters.
+    return *scaled, *jax.tree.map(jnp.zeros_like, others)
 
 
 _solve.defvjp(_solve_forward, _solve_backward)
@@ -343,7 +341,7 @@ def _transport(x, y, a, b, start, *, tolerance, limit, fixed, slopes):
         start = log_step(-x_norms, -y_norms)
     else:
         start = start[0] - x_norms, start[-1] - y_norms
-    plan = measure(*start, jnp.int32(0))
+    plan = measure(*start, _varying(jnp.int32(0), like=a))
     if fixed:
         plan = jax.lax.fori_loop(0, rounds, lambda _, plan: advance(plan), plan)
     else:
@@ -423,7 +421,7 @@ def _log_step(affinity, a, b, symmetric, f, g):
 
 def _solver(symmetric, tolerance, steps, fixed):
     ott = _ott()
-    kind, weight = (ott.Symmetric, 0.5) if symmetric else (ott.Sinkhorn, _RELAXATION)
+    kind, weight = (ott.Symmetric, 0.5) if symmetric else (ott.Scaling, _RELAXATION)
     return kind(
         lse_mode=False,
         threshold=tolerance,
@@ -434,6 +432,11 @@ def _solver(symmetric, tolerance, steps, fixed):
     )
 
 
+def _varying(number, *, like):
+    """The same, but inside `shard_map` it varies over devices as `like` does."""
+    return jnp.where(like.ravel()[0] > 0, number, number)
+
+
 class _Ott(NamedTuple):
     """What is used of ott, as it is and adapted."""
 
@@ -441,7 +444,7 @@ class _Ott(NamedTuple):
     Kernel: Any
     LinearProblem: Any
     Momentum: Any
-    Sinkhorn: Any
+    Scaling: Any
     Symmetric: Any
 
 
@@ -463,7 +466,32 @@ def _ott() -> _Ott:
             return kernel @ vec if axis == 1 else vec @ kernel
 
     @jax.tree_util.register_pytree_node_class
-    class Symmetric(Sinkhorn):
+    class Scaling(Sinkhorn):
+        """Scaling with loops that `shard_map` accepts: their state varies as data."""
+
+        def init_state(self, ot_prob, init):
+            state = super().init_state(ot_prob, init)
+            return state.set(errors=_varying(state.errors, like=init[0]))
+
+        def one_iteration(self, ot_prob, state, iteration, compute_error):
+            def measured():
+                error = state.solution_error(
+                    ot_prob,
+                    self.norm_error,
+                    lse_mode=False,
+                    parallel_dual_updates=False,
+                    recenter=False,
+                )
+                row = iteration // self.inner_iterations
+                return state.set(errors=state.errors.at[row].set(error[0]))
+
+            state = self.kernel_step(ot_prob, state, iteration)
+            wanted = compute_error & (iteration >= self.min_iterations)
+            wanted |= iteration == self.max_iterations - 1
+            return jax.lax.cond(wanted, measured, lambda: state)
+
+    @jax.tree_util.register_pytree_node_class
+    class Symmetric(Scaling):
         """One averaged scaling for both sides (Feydy et al., Eq. 25)."""
 
         def kernel_step(self, ot_prob, state, iteration):
@@ -471,7 +499,7 @@ def _ott() -> _Ott:
             new = self.momentum(self.momentum.value, state.fu, new, lse_mode=False)
             return state.set(potentials=(new, new))
 
-    return _Ott(Geometry, Kernel, LinearProblem, Momentum, Sinkhorn, Symmetric)
+    return _Ott(Geometry, Kernel, LinearProblem, Momentum, Scaling, Symmetric)
 
 
 def _positive(value, name, dtype):
