@@ -21,7 +21,7 @@ def hsic(
     weights: Weights = None,
     x_kernel: Kernel,
     y_kernel: Kernel,
-    block: int = 512,
+    block: int = 768,
 ) -> Float[Array, ""]:
     """Dependence of paired samples, such as scores and a continuous attribute.
 

@@ -28,7 +28,7 @@ def mmd_squared(
     y_weights: Weights = None,
     kernel: Kernel,
     unbiased: bool = False,
-    block: int = 512,
+    block: int = 768,
 ) -> Float[Array, ""]:
     """Squared MMD of two weighted samples, by one pass over blocks of the kernel.
 
@@ -96,7 +96,7 @@ def energy_distance(
     x_weights: Weights = None,
     y_weights: Weights = None,
     unbiased: bool = False,
-    block: int = 512,
+    block: int = 768,
 ) -> Float[Array, ""]:
     """`2 E|x - y| - E|x - x'| - E|y - y'|`, Euclidean norms: no bandwidth to choose.
 
