@@ -12,10 +12,10 @@ run, in float32, all for value and gradient in both clouds:
 - fairjax `mmd_random_features` (1,024 of them), an estimate of the biased one.
 
 The error is relative to the same statistic in float64, computed up to 4,096 points by a
-loop over NumPy blocks. Memory is the rise of the process above its data and libraries during
-one call. Seconds are medians of repeats after the first call, which includes
-compilation. Then: all 45 pairs of ten groups by `penalties.divergence_gap` against one
-pair of them.
+loop over NumPy blocks. MB is what the compiled program holds beside arguments and
+results, and for PyTorch the rise of the process during one call. Seconds are medians of
+repeats after the first call, which includes compilation. Then: all 45 pairs of ten
+groups by `penalties.divergence_gap` against one pair of two groups.
 
 Run: `python benchmarks/mmd.py [--rows N ...] [--repeats R] [--smoke]`; what is not
 installed of PyTorch is left out, and so is PyTorch above 16,384 points, where it would
@@ -30,7 +30,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from timing import machine, peak_memory, seconds
+from timing import held, machine, peak_memory, seconds
 
 from fairjax import kernels, notions, penalties
 from fairjax.divergences import mmd_random_features, mmd_squared
@@ -88,7 +88,7 @@ def with_torch(x, y, bandwidth):
     within = [(table(z, z).sum() - n) / (n * (n - 1)) for z in points]
     value = sum(within) - 2 * table(*points).mean()
     value.backward()
-    return value.item()
+    return value.item(), [z.grad for z in points]
 
 
 @partial(jax.jit, static_argnames="width")
@@ -129,12 +129,17 @@ def report(name, first, median, limit=None, error=None, memory=None):
     )
 
 
-def measure(name, call, value, truth, limit, repeats):
-    first, median = seconds(call, repeats=repeats)
-    with peak_memory() as rise:
-        result = jax.block_until_ready(call())
-    error = None if truth is None else abs(value(result) / truth - 1)
-    report(name, first, median, limit, error, rise[0])
+def measure(name, program, args, truth, limit, repeats):
+    """One line of the table; the program returns its value first."""
+    first, median = seconds(partial(program, *args), repeats=repeats)
+    if hasattr(program, "lower"):
+        memory, result = held(program, *args), program(*args)
+    else:
+        with peak_memory() as rise:
+            result = program(*args)
+        memory = rise[0]
+    error = None if truth is None else abs(result[0] / truth - 1)
+    report(name, first, median, limit, error, memory)
     return median
 
 
@@ -151,15 +156,14 @@ def compare(n, width, repeats):
     pooled = jnp.asarray(np.resize(pooled, (few * BLOCK, width)))
     first, limit = seconds(partial(products, pooled, width=width), repeats=repeats)
     report("bare products", first, limit, limit)
-    call = partial(with_fairjax, jnp.asarray(x), jnp.asarray(y), bandwidth)
-    ours = measure("fairjax", call, lambda r: r[0], truth, limit, repeats)
-    call = partial(with_features, jnp.asarray(x), jnp.asarray(y), bandwidth)
-    measure("fairjax, 1,024 features", call, lambda r: r[0], biased, limit, repeats)
+    args = jnp.asarray(x), jnp.asarray(y), bandwidth
+    ours = measure("fairjax", with_fairjax, args, truth, limit, repeats)
+    measure("fairjax, 1,024 features", with_features, args, biased, limit, repeats)
     if n > MOST_IN_TORCH or not importlib.util.find_spec("torch"):
         print("  PyTorch: not run")
         return
-    call = partial(with_torch, x, y, float(bandwidth))
-    theirs = measure("PyTorch", call, float, truth, limit, min(repeats, 2))
+    args = x, y, float(bandwidth)
+    theirs = measure("PyTorch", with_torch, args, truth, limit, min(repeats, 2))
     print(f"  PyTorch takes {theirs / ours:.1f} times as long as fairjax")
 
 

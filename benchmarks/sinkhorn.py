@@ -1,8 +1,8 @@
 """How fast and how exact is the Sinkhorn divergence with its gradient?
 
-Two groups of n points in 16 dimensions, the second one shifted and wider; epsilon is
-5 % of the mean squared distance. Side by side in one run, in float32, all for value and
-gradient in both clouds:
+Two groups of n points in 16 or 64 dimensions, the second one shifted and wider; epsilon
+is 5 % of the mean squared distance. Side by side in one run, in float32, all for value
+and gradient in both clouds:
 
 - fairjax: cold, and once more from its own potentials; then a series of training steps
   in which the points move along the gradient, cold and warm;
@@ -13,13 +13,14 @@ gradient in both clouds:
 - ott-jax: `sinkdiv` with its defaults, which is what fairjax builds on.
 
 The error is relative to the value that fairjax finds in float64 at tolerance 1e-7, up
-to 4,096 points. Its tests compare that value with plain NumPy. Memory is the rise of
-the process above its data and libraries during one call. Seconds are medians of repeats
-after the first call, which includes compilation.
+to 4,096 points. Its tests compare that value with plain NumPy. MB is what the compiled
+program holds beside arguments and results, and for torch the rise of the process during
+one call. Seconds are medians of repeats after the first call, which includes
+compilation.
 
-Run: `python benchmarks/sinkhorn.py [--rows N ...] [--repeats R] [--smoke]`; geomloss
-and POT need torch, and what is not installed is left out. On another device than a CPU,
-JAX uses it, torch stays on the CPU.
+Run: `python benchmarks/sinkhorn.py [--rows N ...] [--repeats R] [--steps S] [--smoke]`;
+geomloss and POT need torch, and what is not installed is left out, as all others are
+above 4,096 points. On another device than a CPU, JAX uses it, torch stays on the CPU.
 """
 
 import argparse
@@ -32,18 +33,18 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from timing import machine, peak_memory, seconds
+from timing import held, machine, peak_memory, seconds
 
 from fairjax.divergences import sinkhorn_info
 
-WIDTH, STEPS = 16, 100
+MOST_IN_OTHERS = 4096
 
 
-def draw(n):
+def draw(n, width):
     """The two clouds and epsilon, in float64."""
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(n, WIDTH))
-    y = 0.3 + 1.1 * rng.normal(size=(n, WIDTH))
+    x = rng.normal(size=(n, width))
+    y = 0.3 + 1.1 * rng.normal(size=(n, width))
     mean = np.square(x).sum() / n + np.square(y).sum() / n - 2 * x.mean(0) @ y.mean(0)
     return x, y, 0.05 * mean
 
@@ -103,12 +104,16 @@ def report(name, first, median, error=None, memory=None):
     print(f"  {name:30} {first:8.2f} {median:9.4f} {error:>10} {memory:>8}", flush=True)
 
 
-def measure(name, call, value, truth, repeats):
-    first, median = seconds(call, repeats=repeats)
-    with peak_memory() as rise:
-        result = jax.block_until_ready(call())
+def measure(name, program, args, value, truth, repeats):
+    first, median = seconds(partial(program, *args), repeats=repeats)
+    if hasattr(program, "lower"):
+        memory, result = held(program, *args), program(*args)
+    else:
+        with peak_memory() as rise:
+            result = program(*args)
+        memory = rise[0]
     error = None if truth is None else abs(value(result) / truth - 1)
-    report(name, first, median, error, rise[0])
+    report(name, first, median, error, memory)
     return result
 
 
@@ -134,36 +139,48 @@ def train(x, y, epsilon, steps, warm):
     return (time.perf_counter() - start) / steps, iterations / steps
 
 
-def compare(n, repeats, steps):
-    x, y, epsilon = draw(n)
+def compare(n, width, repeats, steps):
+    x, y, epsilon = draw(n, width)
     single = [z.astype(np.float32) for z in (x, y)]
     ours = [jnp.asarray(z) for z in (*single, np.float32(epsilon))]
-    print(f"\nn = {n} per group{'':14}   first s    then s      error       MB")
+    head = f"n = {n} per group, d = {width}"
+    print(f"\n{head:32}  first s    then s      error       MB")
     truth = None
-    if n <= 4096:
+    if n <= MOST_IN_OTHERS:
         with jax.enable_x64(True):
             wide = jax.jit(partial(sinkhorn_info, tolerance=1e-7))
             truth = float(wide(x, y, epsilon=epsilon).value)
     (_, info), _ = measure(
-        "fairjax", partial(with_fairjax, *ours), lambda r: r[0][0], truth, repeats
+        "fairjax", with_fairjax, ours, lambda r: r[0][0], truth, repeats
     )
-    again = partial(with_fairjax, *ours, info.potentials)
-    measure("fairjax, its own potentials", again, lambda r: r[0][0], truth, repeats)
+    again = *ours, info.potentials
+    measure(
+        "fairjax, its own potentials",
+        with_fairjax,
+        again,
+        lambda r: r[0][0],
+        truth,
+        repeats,
+    )
     for name, warm in (("cold", False), ("warm", True)):
         lap, iterations = train(*ours, steps, warm)
         print(
             f"  {steps} steps, {name}: {lap:.4f} s a step, {iterations:.1f} iterations"
         )
+    if n > MOST_IN_OTHERS:
+        print("  others: not run")
+        return
     few = min(repeats, 3)
-    measure("ott-jax", partial(with_ott(), *ours), lambda r: r[0], truth, few)
+    measure("ott-jax", with_ott(), ours, lambda r: r[0], truth, few)
     if importlib.util.find_spec("geomloss"):
         for scaling in (0.5, 0.9):
-            call = partial(with_geomloss, *single, epsilon, scaling)
-            measure(f"geomloss, scaling {scaling}", call, float, truth, few)
+            args = *single, epsilon, scaling
+            name = f"geomloss, scaling {scaling}"
+            measure(name, with_geomloss, args, float, truth, few)
     else:
         print("  geomloss is not installed")
     if importlib.util.find_spec("ot") and importlib.util.find_spec("torch"):
-        measure("POT", partial(with_pot, *single, epsilon), float, truth, few)
+        measure("POT", with_pot, (*single, epsilon), float, truth, min(few, 1))
     else:
         print("  POT and torch are not installed")
 
@@ -171,14 +188,19 @@ def compare(n, repeats, steps):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[1024, 4096])
-    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--widths", type=int, nargs="+", default=[16, 64])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=100)
     parser.add_argument(
         "--smoke", action="store_true", help="tiny, to see that it runs"
     )
     given = parser.parse_args()
     print(machine("ott-jax"), f"load {os.getloadavg()[0]:.1f} at the start", sep="; ")
-    for n in [64] if given.smoke else given.rows:
-        compare(n, 1 if given.smoke else given.repeats, 3 if given.smoke else STEPS)
+    if given.smoke:
+        given.rows, given.repeats, given.steps = [64], 1, 3
+    for n in given.rows:
+        for width in given.widths:
+            compare(n, width, given.repeats, given.steps)
 
 
 if __name__ == "__main__":

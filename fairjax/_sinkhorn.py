@@ -483,7 +483,8 @@ def _ott() -> _Ott:
                     recenter=False,
                 )
                 row = iteration // self.inner_iterations
-                return state.set(errors=state.errors.at[row].set(error[0]))
+                errors = cast(Array, state.errors).at[row].set(error[0])
+                return state.set(errors=errors)
 
             state = self.kernel_step(ot_prob, state, iteration)
             wanted = compute_error & (iteration >= self.min_iterations)

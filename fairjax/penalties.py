@@ -10,7 +10,7 @@ say which pairs were compared and which share of them was missing.
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,8 @@ from jaxtyping import Array, Bool, Float, Real
 from . import checks, erm
 from .notions import Conditionals
 
-Divergence = Callable[..., Array]
+# Returns a scalar, or a NamedTuple that has it as its `value`.
+Divergence = Callable[..., Any]
 
 
 class GapInfo(NamedTuple):
@@ -35,12 +36,16 @@ class GapInfo(NamedTuple):
             on the diagonal.
         missing: share of the pairs that could not, in [0, 1]; its mean over batches is
             worth a line in the training log.
+        details: what the divergence said of each pair, shape (s, pairs, ...): a
+            `SinkhornInfo` for `divergences.sinkhorn_info`, whose `converged.all()` is
+            worth another line; None where there is no more to say.
     """
 
     value: Float[Array, ""]
     gaps: Float[Array, "s g h"]
     comparable: Bool[Array, "s g h"]
     missing: Float[Array, ""]
+    details: Any
 
 
 def mean_gap(scores: Float[Array, " n"], cond: Conditionals) -> Float[Array, ""]:
@@ -159,7 +164,8 @@ def divergence_gap(
         cond: from a notion.
         divergence: called as `divergence(z, z, x_weights=..., y_weights=...)`, with
             rows of `cond.weights` and one and the same `z`. Bind its options first,
-            `functools.partial(divergences.sinkhorn, epsilon=0.1)`.
+            `functools.partial(divergences.sinkhorn, epsilon=0.1)`. The value may be a
+            field of what it returns, as in `divergences.sinkhorn_info`.
         pooled: static. True compares each group with all samples of its stratum, its
             own included, instead of the pairs of groups: g terms instead of
             g (g - 1) / 2. A group's share of them is its number of members.
@@ -209,6 +215,7 @@ def divergence_gap_info(
     pooled: bool = False,
     min_members: int | None = None,
     batch_size: int | None = None,
+    potentials: Any = None,
 ) -> GapInfo:
     """The divergences that `divergence_gap` sums, and which could be estimated.
 
@@ -219,12 +226,24 @@ def divergence_gap_info(
         pooled: static; against all samples of the stratum.
         min_members: static; least number of samples in a cell.
         batch_size: static; pairs that are computed together.
+        potentials: `info.details.potentials` of the last step on the same samples,
+            for a warm start of `divergences.sinkhorn_info`.
 
     Returns:
         See `GapInfo`; cost as for `divergence_gap`.
 
     Raises:
         ValueError: as in `divergence_gap`.
+
+    Example:
+        >>> from fairjax import divergences
+        >>> from fairjax.notions import demographic_parity
+        >>> cond = demographic_parity(jnp.array([0, 0, 1, 2]), n_groups=4)
+        >>> z = jnp.array([[1.0], [3.0], [5.0], [7.0]])
+        >>> transport = functools.partial(divergences.sinkhorn_info, epsilon=0.1)
+        >>> info = divergence_gap_info(z, cond, divergence=transport)
+        >>> info.missing.item(), info.details.converged.all().item()
+        (0.5, True)
     """
     n_strata, n_groups, n = cond.weights.shape
     checks.check_length(z, n=n, name="z", to="groups")
@@ -241,25 +260,32 @@ def divergence_gap_info(
     comparable &= others.occupied if pooled else usable[:, second]
     # Where there is nothing to compare, harmless weights keep gradients finite.
     rows = tuple(
-        jnp.where(comparable[..., None], side, 1).reshape(-1, n)
+        jnp.where(comparable[..., None], side, 1)
         for side in (cond.weights[:, first], others.weights[:, second])
     )
+    started = {} if potentials is None else {"potentials": potentials}
 
-    def compare(pair: tuple[Array, Array]) -> Array:
-        return divergence(z, z, x_weights=pair[0], y_weights=pair[1])
+    def compare(pair: tuple[Array, Array, dict[str, Any]]) -> tuple[Array, Any]:
+        given = {"x_weights": pair[0], "y_weights": pair[1]} | pair[2]
+        found: Any = divergence(z, z, **given)
+        return (found, None) if hasattr(found, "dtype") else (found.value, found)
 
+    flat = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), (*rows, started))
     if batch_size is None:
-        found = jax.vmap(lambda *pair: compare(pair))(*rows)
+        found, details = jax.vmap(lambda *pair: compare(pair))(*flat)
     else:
         several = None if batch_size == 1 else batch_size
-        found = jax.lax.map(compare, rows, batch_size=several)
+        found, details = jax.lax.map(compare, flat, batch_size=several)
+    details = jax.tree.map(
+        lambda a: a.reshape(*comparable.shape, *a.shape[1:]), details
+    )
     found = jnp.where(comparable, found.reshape(comparable.shape), 0)
     shape = n_strata, n_groups, 1 if pooled else n_groups
     gaps = jnp.zeros(shape, found.dtype).at[:, first, second].set(found)
     known = jnp.zeros(shape, bool).at[:, first, second].set(comparable)
     if not pooled:
         gaps, known = gaps + gaps.swapaxes(1, 2), known | known.swapaxes(1, 2)
-    return GapInfo(found.sum(), gaps, known, _missing(comparable))
+    return GapInfo(found.sum(), gaps, known, _missing(comparable), details)
 
 
 def _pairs(n_groups: int, pooled: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -367,9 +393,8 @@ def _squared_gaps(means: Float[Array, "s g"], cond: Conditionals) -> GapInfo:
     comparable &= ~jnp.eye(means.shape[1], dtype=bool)[None]
     gaps = jnp.where(comparable, gaps, 0)
     first, second = _pairs(means.shape[1], pooled=False)
-    return GapInfo(
-        jnp.sum(gaps) / 2, gaps, comparable, _missing(comparable[:, first, second])
-    )
+    missing = _missing(comparable[:, first, second])
+    return GapInfo(jnp.sum(gaps) / 2, gaps, comparable, missing, None)
 
 
 def _missing(comparable: Bool[Array, "s p"]) -> Float[Array, ""]:

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fairjax import erm, notions, orthogonality, penalties
-from fairjax.divergences import sinkhorn
+from fairjax import erm, kernels, notions, orthogonality, penalties
+from fairjax.divergences import mmd_squared, sinkhorn_info
 
 N = 50
 NOTIONS = {
@@ -183,21 +183,58 @@ def test_cells_that_are_absent_or_too_small_are_left_out_with_finite_slopes(rng)
     assert slope[5] == 0
 
 
-def test_sinkhorn_gap_mapped_equals_one_after_the_other(rng):
+def test_mmd_gap_is_the_loop_over_pairs_of_subsets(rng, x64):
+    """One pass over the kernel serves all pairs; cells too small are left out."""
+    _, labels, groups, _ = draw(rng, 5)
+    groups[groups == 2] = 0
+    groups[:1] = 2  # a cell of one member, for which nothing is unbiased
+    z = rng.normal(size=(N, 2)) + groups[:, None]
+    cond = notions.equalized_odds(groups, labels, n_groups=5)
+    kernel = functools.partial(kernels.gaussian, bandwidth=1.0)
+    mmd = functools.partial(mmd_squared, kernel=kernel, unbiased=True)
+    call = functools.partial(penalties.divergence_gap_info, divergence=mmd)
+    info = jax.jit(call)(jnp.array(z), cond)
+    known = set()
+    for s, (g, h) in itertools.product((0, 1), itertools.combinations(range(5), 2)):
+        cells = [z[(labels == s) & (groups == code)] for code in (g, h)]
+        if min(map(len, cells)) >= 2:
+            known.add((s, g, h))
+            np.testing.assert_allclose(info.gaps[s, g, h], mmd(*cells), rtol=1e-9)
+    assert {tuple(at) for at in np.argwhere(np.triu(info.comparable))} == known
+    assert 0 < len(known) < 20
+    np.testing.assert_allclose(info.missing, 1 - len(known) / 20, rtol=1e-6)
+
+
+def test_sinkhorn_gaps_tell_their_convergence_and_start_warm(rng):
     _, _, groups, weights = draw(rng, 3)
     cond = notions.demographic_parity(groups, n_groups=3, weights=weights)
     z = jnp.array(rng.normal(size=(N, 2)), jnp.float32)
-    found = [
-        penalties.divergence_gap_info(
+
+    @functools.partial(jax.jit, static_argnames=("limit", "batch_size"))
+    def gap(z, potentials=None, limit=2000, batch_size=None):
+        return penalties.divergence_gap_info(
             z,
             cond,
-            divergence=functools.partial(sinkhorn, epsilon=0.3),
+            divergence=functools.partial(
+                sinkhorn_info, epsilon=0.3, max_iterations=limit
+            ),
             batch_size=batch_size,
+            potentials=potentials,
         )
-        for batch_size in (None, 1)
-    ]
-    assert found[0].value > 0.01
-    np.testing.assert_allclose(found[0].gaps, found[1].gaps, rtol=1e-4)
+
+    info, looped = gap(z), gap(z, batch_size=1)
+    assert info.value > 0.01
+    np.testing.assert_allclose(info.gaps, looped.gaps, rtol=1e-4)
+    # Of the pairs 01, 02, 12 only the first has members on both sides.
+    pair = sinkhorn_info(
+        z, z, x_weights=cond.weights[0, 0], y_weights=cond.weights[0, 1], epsilon=0.3
+    )
+    np.testing.assert_allclose(info.value, pair.value, rtol=1e-4)
+    assert info.details.converged.all()
+    assert info.details.iterations.shape == (1, 3, 3)
+    assert info.details.iterations[0, 0, 0] > 0
+    assert (gap(z, info.details.potentials).details.iterations == 0).all()
+    assert not gap(z, limit=1).details.converged[0, 0]
 
 
 @pytest.mark.parametrize("columns", [None, 3])

@@ -204,11 +204,13 @@ def test_a_cloud_without_weight_is_not_estimated(rng, x64):
 
 def test_bad_numbers_inside_jit_end_at_once_and_are_seen(rng, x64):
     x, y, a, b = draw(rng)
-    x[1, 1] = np.nan
-    found = compiled(x, y, a, b, 1.0)
-    assert np.isnan(found.value)
-    assert not found.converged
-    assert (found.iterations < 100).all()
+    spoilt = x.copy()
+    spoilt[1, 1] = np.nan
+    for points, epsilon in (spoilt, 1.0), (x, 0.0), (x, -1.0), (x, np.nan):
+        found = compiled(points, y, a, b, epsilon)
+        assert np.isnan(found.value)
+        assert not found.converged
+        assert (found.iterations < 100).all()
 
 
 def test_mapped_over_epsilon_equals_the_loop_also_with_fixed_iterations(rng, x64):
