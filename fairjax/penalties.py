@@ -48,11 +48,14 @@ class GapInfo(NamedTuple):
     details: Any
 
 
-def mean_gap(scores: Float[Array, " n"], cond: Conditionals) -> Float[Array, ""]:
+def mean_gap(
+    scores: Float[Array, " n"] | Float[Array, "n k"], cond: Conditionals
+) -> Float[Array, ""]:
     """Squared gaps of mean scores, summed over strata and group pairs [score^2].
 
     Args:
-        scores: real outputs of a model.
+        scores: real outputs of a model, or of each unit of a layer; squares are summed
+            over units.
         cond: from a notion; pairs with an empty cell are left out.
 
     Returns:
@@ -70,11 +73,13 @@ def mean_gap(scores: Float[Array, " n"], cond: Conditionals) -> Float[Array, ""]
     return mean_gap_info(scores, cond).value
 
 
-def mean_gap_info(scores: Float[Array, " n"], cond: Conditionals) -> GapInfo:
+def mean_gap_info(
+    scores: Float[Array, " n"] | Float[Array, "n k"], cond: Conditionals
+) -> GapInfo:
     """The gaps that `mean_gap` sums, and which of them could be estimated.
 
     Args:
-        scores: real outputs of a model.
+        scores: real outputs of a model, or of each unit of a layer.
         cond: from a notion.
 
     Returns:
@@ -87,7 +92,8 @@ def mean_gap_info(scores: Float[Array, " n"], cond: Conditionals) -> GapInfo:
         >>> info.value.item(), round(info.missing.item(), 2)
         (9.0, 0.67)
     """
-    means = jnp.einsum("sgn,n->sg", cond.weights.astype(scores.dtype), scores)
+    columns = scores.reshape(scores.shape[0], -1)
+    means = jnp.einsum("sgn,nk->sgk", cond.weights.astype(scores.dtype), columns)
     return _squared_gaps(means, cond)
 
 
@@ -141,11 +147,11 @@ def risk_gap_info(
         See `GapInfo`; cost as for `risk_gap`.
     """
     risks = erm.conditional_risks(scores, labels, cond, loss=loss)
-    return _squared_gaps(risks, cond)
+    return _squared_gaps(risks[..., None], cond)
 
 
 def divergence_gap(
-    z: Float[Array, "n d"],
+    z: Float[Array, "n d"] | Float[Array, " n"],
     cond: Conditionals,
     *,
     divergence: Divergence,
@@ -160,7 +166,7 @@ def divergence_gap(
     each label.
 
     Args:
-        z: representations, one row per sample; `scores[:, None]` for scores.
+        z: representations, one row per sample, or scores.
         cond: from a notion.
         divergence: called as `divergence(z, z, x_weights=..., y_weights=...)`, with
             rows of `cond.weights` and one and the same `z`. Bind its options first,
@@ -208,7 +214,7 @@ def divergence_gap(
 
 
 def divergence_gap_info(
-    z: Float[Array, "n d"],
+    z: Float[Array, "n d"] | Float[Array, " n"],
     cond: Conditionals,
     *,
     divergence: Divergence,
@@ -220,7 +226,7 @@ def divergence_gap_info(
     """The divergences that `divergence_gap` sums, and which could be estimated.
 
     Args:
-        z: representations, one row per sample.
+        z: representations, one row per sample, or scores.
         cond: from a notion.
         divergence: as in `divergence_gap`, like all that follow.
         pooled: static; against all samples of the stratum.
@@ -248,6 +254,7 @@ def divergence_gap_info(
     n_strata, n_groups, n = cond.weights.shape
     checks.check_length(z, n=n, name="z", to="groups")
     checks.check_finite(z, name="z")
+    z = z.reshape(n, -1)
     for name, count in (("min_members", min_members), ("batch_size", batch_size)):
         if count is not None and count < 1:
             raise ValueError(f"`{name}` must be at least 1, but is {count}.")
@@ -387,8 +394,8 @@ def orthogonality(
     return jnp.square(gaps).sum()
 
 
-def _squared_gaps(means: Float[Array, "s g"], cond: Conditionals) -> GapInfo:
-    gaps = jnp.square(means[:, :, None] - means[:, None, :])
+def _squared_gaps(means: Float[Array, "s g k"], cond: Conditionals) -> GapInfo:
+    gaps = jnp.square(means[:, :, None] - means[:, None, :]).sum(axis=-1)
     comparable = cond.occupied[:, :, None] & cond.occupied[:, None, :]
     comparable &= ~jnp.eye(means.shape[1], dtype=bool)[None]
     gaps = jnp.where(comparable, gaps, 0)
