@@ -69,8 +69,15 @@ LAYERS = {
     "_csv": Layer("_tables _sources _dataset", "numpy", lazy="pandas"),
     "_school": Layer("_tables _sources _dataset", "numpy"),
     "datasets": Layer("_tables _sources _dataset _csv _school", "numpy", lazy="pandas"),
+    "_frontier": Layer("checks notions sweeps datasets", "jax numpy"),
+    "_networks": Layer(
+        "checks notions erm penalties metrics sweeps training modules _tables datasets "
+        "_frontier",
+        "jax numpy optax",
+    ),
     "frontiers": Layer(
-        "checks notions erm orthogonality solvers metrics sweeps datasets",
+        "checks notions erm orthogonality solvers metrics sweeps datasets _frontier "
+        "_networks",
         "jax numpy",
     ),
     "_canvas": Layer(lazy="matplotlib"),
@@ -82,7 +89,9 @@ LAYERS = {
         "_terminal datasets frontiers plots", "jax numpy rich", lazy="matplotlib"
     ),
     "_sweep_command": Layer(
-        "notions erm sweeps datasets frontiers _files _canvas _terminal _sweep_report"
+        "notions erm kernels divergences penalties sweeps datasets frontiers _files "
+        "_canvas _terminal _sweep_report",
+        "numpy",
     ),
     "_score_tables": Layer("checks _tables", "numpy"),
     "_score_measures": Layer("notions metrics sweeps", "jax numpy"),
