@@ -90,7 +90,8 @@ def leakage(
 
     Example:
         >>> groups = jnp.arange(200) % 2
-        >>> z = jax.random.normal(jax.random.key(0), (200, 2)) + 3 * groups[:, None]
+        >>> z = jax.random.normal(jax.random.key(0), (200, 2))
+        >>> z = jnp.where(groups[:, None] == 1, z + 3, z)
         >>> found = leakage(z, groups, n_groups=2, key=jax.random.key(1), draws=20)
         >>> found.chance, bool(found.linear.auc > 0.99)
         (0.5, True)
@@ -174,8 +175,8 @@ def _out_of_fold(
 
 
 def _balanced(labels: Bool[Array, " n"], seen: Bool[Array, " n"]) -> Array:
-    own, others = (seen & labels).sum(), (seen & ~labels).sum()
-    return jnp.where(seen, jnp.where(labels, 0.5 / own, 0.5 / others), 0.0)
+    own, others = ((seen & side).sum().astype(float) for side in (labels, ~labels))
+    return jnp.where(seen, jnp.where(labels, 0.5 / own, 0.5 / others), 0)
 
 
 def _measured(
@@ -199,7 +200,8 @@ def _measured(
         total = mass.sum(axis=1)
         some = total > 0
         shares = jnp.where(right[None], mass, 0).sum(axis=1) / jnp.where(some, total, 1)
-        accuracy = jnp.where(some, shares, 0).sum() / jnp.maximum(some.sum(), 1)
+        present = jnp.maximum(some.sum(), 1).astype(shares.dtype)
+        accuracy = jnp.where(some, shares, 0).sum() / present
         areas = jax.vmap(_area, in_axes=(0, 0, 0, None))(order, ties, members, weights)
         return accuracy, areas.mean()
 

@@ -28,7 +28,7 @@ def network(
     widths: Sequence[int] = (64,),
     epochs: int = 20,
     batch_size: int = 512,
-    learning_rate: float = 1e-3,
+    learning_rate: float = 3e-3,
     seed: int = 0,
     keep: float = 0.9,
     progress: sweeps.Progress | None = None,
@@ -63,7 +63,7 @@ def network(
         ValueError: as `linear` does for the data, and as `training.fit` does.
 
     Example:
-        >>> from fairjax import datasets
+        >>> from fairjax import datasets, penalties
         >>> found = network(datasets.toy(n=200), notion=notions.demographic_parity,
         ...     on_scores=penalties.mean_gap_info, strengths=[1.0], epochs=1)
         >>> found.strength.tolist(), found.iterations.tolist()

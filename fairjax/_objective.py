@@ -5,6 +5,7 @@ know the model. Unfairness is any function of values and conditionals, so a pena
 on scores, on a representation, or on both at once.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -64,7 +65,8 @@ class Parts(NamedTuple):
     converged: Bool[Array, ""]
 
 
-class Objective(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Objective:
     """Risk plus strength times unfairness; made by `erm.objective`."""
 
     loss: Callable[[Array, Array], Array]

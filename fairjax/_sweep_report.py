@@ -38,9 +38,10 @@ STRATA = {
 }
 MOST_ROWS = 18
 _GAPS = {
-    False: "A gap is the largest difference between two groups of the share of decisions "
-    "for label 1: among all (demographic parity), among those with label 1 (equal "
-    "opportunity), or the larger one of those among either label (equalized odds).",
+    False: "A gap is the largest difference between two groups of the share of "
+    "decisions for label 1: among all (demographic parity), among those with label 1 "
+    "(equal opportunity), or the larger one of those among either label (equalized "
+    "odds).",
     True: "A gap is the largest distance between the distribution functions of two "
     "groups' scores (Kolmogorov-Smirnov), accuracy the share of the labels' variance "
     "that scores explain.",

@@ -161,8 +161,8 @@ def sweep(
         str,
         typer.Option(
             metavar="NAME",
-            help="linear, mlp (a network), or shared (its hidden layers serve all tasks "
-            "of the data set, such as school).",
+            help="linear, mlp (a network), or shared (a network whose hidden layers "
+            "serve all tasks of a data set such as school).",
         ),
     ] = "linear",
     loss: Annotated[
@@ -234,9 +234,9 @@ def sweep(
         int | None,
         typer.Option(
             metavar="NUMBER",
-            help="Of linear models: folds of the cross-validation that selects a point; "
-            "0 selects by training numbers. Networks hold a fifth of the training part "
-            "out.  [default: 5]",
+            help="Of linear models: folds of the cross-validation that selects a "
+            "point; 0 selects by training numbers. Networks hold a fifth of the "
+            "training part out.  [default: 5]",
         ),
     ] = None,
     out: Annotated[

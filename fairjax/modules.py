@@ -354,6 +354,9 @@ def load(module: nnx.Module, directory: str | os.PathLike[str]) -> None:
 def _forms(tree: PyTree) -> dict[str, str]:
     """Dtype and shape of every leaf, by its path."""
     return {
-        jax.tree_util.keystr(path): f"{jnp.dtype(leaf.dtype).name}{list(leaf.shape)}"
+        # On disk the places in a list are names, too.
+        "/".join(str(getattr(k, "key", getattr(k, "idx", k))) for k in path): (
+            f"{jnp.dtype(leaf.dtype).name}{list(leaf.shape)}"
+        )
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }

@@ -78,7 +78,8 @@ class _State(NamedTuple):
 
     params: PyTree
     optimizer: PyTree
-    multiplier: Array
+    multiplier: Array  # of the unfairness
+    peak: Array  # largest unfairness so far
     best: PyTree
     best_value: Array
     waited: Array  # epochs since the best
@@ -109,7 +110,7 @@ def fit(
     epochs: int,
     strength: Real[Array | np.ndarray, "*m"] | float = 0.0,
     tolerance: Real[Array | np.ndarray, "*m"] | float | None = None,
-    dual_rate: float = 1.0,
+    dual_rate: float = 0.1,
     seed: Int[Array | np.ndarray, "*m"] | int = 0,
     batch_size: int | None = None,
     by_label: bool = True,
@@ -140,10 +141,12 @@ def fit(
         strength: at least 0, weight of the unfairness; in constraint mode, where its
             weight begins (a warm start).
         tolerance: asks for unfairness at most this much, in the penalty's units, by
-            dual ascent: after each epoch the weight grows by `dual_rate` times the mean
-            excess, and never falls below 0. It ends at a bound that binds only after
-            enough epochs: look at `history.penalty`.
-        dual_rate: step of the dual ascent, above 0.
+            dual ascent: after each epoch the weight grows by `dual_rate` times the
+            excess as a share of the largest unfairness so far, in units of risk per
+            unfairness, and never falls below 0. A bound that binds is met after enough
+            epochs only: look at `history.penalty`.
+        dual_rate: step of the dual ascent, above 0. A large one swings about the bound,
+            a small one is slow.
         seed: of the initial parameters and of the batches.
         batch_size: static; of stratified mini-batches. Absent: full batches.
         by_label: static; whether each class, and not only each group, has its places in
@@ -300,6 +303,7 @@ def _begin(setting: _Setting, init: Init, point: dict[str, Array]) -> _State:
         params,
         setting.optimizer.init(params),
         point["strength"],
+        jnp.float32(0),
         params,
         jnp.float32(jnp.inf),
         jnp.int32(0),
@@ -337,10 +341,16 @@ def _advance(
             state, logs = jax.lax.scan(step, state, batches)
         value, parts = jax.tree.map(lambda a: a.astype(jnp.float32).mean(), logs)
         if setting.constrained:
-            excess = parts.penalty - point["tolerance"]
-            grown = jnp.maximum(weight + dual_rate * excess, 0)
+            peak = jnp.maximum(state.peak, parts.penalty)
+            excess = (parts.penalty - point["tolerance"]) / jnp.where(peak > 0, peak, 1)
+            # A multiplier is loss per unfairness: so the rate is a plain number.
+            unit = parts.risk / jnp.where(peak > 0, peak, 1)
+            grown = jnp.maximum(weight + dual_rate * unit * excess, 0)
             usable = jnp.isfinite(grown) & state.finite
-            state = state._replace(multiplier=jnp.where(usable, grown, weight))
+            state = state._replace(
+                multiplier=jnp.where(usable, grown, weight),
+                peak=jnp.where(usable, peak, state.peak),
+            )
         checked = jnp.float32(jnp.nan)
         if validation is not None:
             outputs = evaluate(setting.apply, state.params, validation)
@@ -385,8 +395,12 @@ def _step(
         return setting.objective(evaluate(setting.apply, params, batch), batch, weight)
 
     logs, slopes = jax.value_and_grad(value, has_aux=True)(state.params)
-    updates, optimizer = setting.optimizer.update(slopes, state.optimizer, state.params)
-    params = optax.apply_updates(state.params, updates)
+    # optax's arithmetic mixes dtypes and ranks.
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        updates, optimizer = setting.optimizer.update(
+            slopes, state.optimizer, state.params
+        )
+        params = optax.apply_updates(state.params, updates)
     sound = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]
     finite = state.finite & jnp.isfinite(logs[0]) & jnp.stack(sound).all()
     state = state._replace(
@@ -434,7 +448,8 @@ def _points(strength: Any, tolerance: Any, seed: Any) -> tuple[dict[str, Array],
         given["tolerance"] = tolerance
     lengths = {name: np.shape(value) for name, value in given.items()}
     longest = max(lengths.values(), key=len)
-    if len(longest) > 1 or longest == (0,) or set(lengths.values()) > {(), longest}:
+    known = set(lengths.values()) <= {(), longest}
+    if len(longest) > 1 or longest == (0,) or not known:
         raise ValueError(
             f"{', '.join(f'`{name}`' for name in given)} must be numbers or arrays of "
             f"one length, but their shapes are {list(lengths.values())}. Make them "

@@ -1,5 +1,6 @@
 """Training: against a loop written out, resumed, stopped, diverging, under a bound."""
 
+import dataclasses
 import functools
 
 import jax
@@ -76,7 +77,8 @@ def by_hand(data, strength, seed, epochs, batch_size=None):
         found = []
         for batch in steps:
             (_, parts), slope = slopes(params, batch)
-            updates, state = ADAM.update(slope, state)
+            with jax.numpy_dtype_promotion("standard"):
+                updates, state = ADAM.update(slope, state)
             params = optax.apply_updates(params, updates)
             found.append(float(parts.risk))
         risks.append(np.mean(found))
@@ -126,7 +128,7 @@ def test_strength_zero_is_plain_training_and_strength_is_fair(data):
     plain = train(
         data,
         epochs=150,
-        objective=OBJECTIVE._replace(on_scores=None),
+        objective=dataclasses.replace(OBJECTIVE, on_scores=None),
     )
     found = train(data, epochs=150, strength=jnp.array([0.0, 0.1, 1.0, 100.0]))
     for name in plain.params:
@@ -140,16 +142,16 @@ def test_strength_zero_is_plain_training_and_strength_is_fair(data):
 
 
 def test_a_bound_is_met_with_equality_by_dual_ascent(data):
-    free = train(data, epochs=300)
+    free = train(data, epochs=600)
     bound = float(free.history.penalty[-1]) / 4
     tolerances = jnp.array([bound, 1e3])
-    found = train(data, epochs=600, tolerance=tolerances, dual_rate=1.0)
-    np.testing.assert_allclose(found.history.penalty[0, -1], bound, rtol=0.02)
+    found = train(data, epochs=600, tolerance=tolerances)
+    np.testing.assert_allclose(found.history.penalty[0, -1], bound, rtol=0.005)
     assert found.multiplier[0] > 0
     # A loose bound costs nothing.
     assert found.multiplier[1] == 0
     np.testing.assert_allclose(
-        found.history.risk[1, -1], free.history.risk[-1], rtol=0.01
+        found.history.risk[1, -1], free.history.risk[-1], rtol=1e-4
     )
     # A warm start: the multiplier is there from the beginning.
     warm = train(data, epochs=1, tolerance=bound, strength=float(found.multiplier[0]))
@@ -277,7 +279,12 @@ def test_many_tasks_reach_the_model_with_their_codes(data):
     assert len(np.unique(found.params["b"])) == 3
     # One task is the model without tasks.
     alone = data._replace(tasks=jnp.zeros(N, jnp.int32))
-    one = call(alone, objective=objective._replace(n_tasks=1), epochs=5, strength=0.5)
+    one = call(
+        alone,
+        objective=dataclasses.replace(objective, n_tasks=1),
+        epochs=5,
+        strength=0.5,
+    )
     plain = train(data, epochs=5, strength=0.5)
     np.testing.assert_allclose(one.params["w"], plain.params["w"], rtol=1e-5)
     lonely = data._replace(tasks=jnp.where(data.groups == 1, 0, tasks))
@@ -289,10 +296,10 @@ def test_many_tasks_reach_the_model_with_their_codes(data):
     ("options", "message"),
     [
         ({"epochs": 0}, "`epochs` must be at least 1"),
-        ({"strength": -1.0}, "`strength` must not be negative"),
-        ({"strength": np.array([0.0, -2.0])}, "`strength` must not be negative"),
+        ({"strength": -1.0}, "`strength` must be at least 0"),
+        ({"strength": np.array([0.0, -2.0])}, r"but strength\[1\] = -2.0"),
         ({"strength": np.zeros(2), "seed": np.zeros(3, int)}, "arrays of one length"),
-        ({"tolerance": -0.1}, "`tolerance` must not be negative"),
+        ({"tolerance": -0.1}, "`tolerance` must be at least 0"),
         ({"dual_rate": 0.0}, "`dual_rate` must be above 0"),
         ({"clip": 0.0}, "`clip` must be above 0"),
         ({"patience": 2}, "`patience` needs `validation`"),

@@ -1,5 +1,7 @@
 """Flax modules: what they compute, as pure functions, trained, saved and loaded."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,10 +40,16 @@ def inputs(name, batch):
 
 def close(one, other, **tolerance):
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, **({"rtol": 1e-6} | tolerance)),
+        lambda a, b: np.testing.assert_allclose(
+            a, b, **({"rtol": 1e-6, "atol": 1e-7} | tolerance)
+        ),
         one,
         other,
     )
+
+
+def by_head(head, hidden):
+    return (hidden @ np.asarray(head.kernel[...]) + np.asarray(head.bias[...]))[:, 0]
 
 
 def test_modules_compute_what_they_say(batch):
@@ -49,14 +57,15 @@ def test_modules_compute_what_they_say(batch):
     model = MAKERS["MLP"](nnx.Rngs(0))
     hidden = x
     for layer in model.encoder.layers:
-        hidden = np.maximum(hidden @ layer.kernel[...] + layer.bias[...], 0)
-    scores = (hidden @ model.head.kernel[...] + model.head.bias[...])[:, 0]
+        kernel, bias = np.asarray(layer.kernel[...]), np.asarray(layer.bias[...])
+        hidden = np.maximum(hidden @ kernel + bias, 0)
+    scores = by_head(model.head, hidden)
     close(model(batch.features), erm.Outputs(scores, hidden), rtol=1e-5)
 
     model = MAKERS["SharedRepresentation"](nnx.Rngs(0))
     hidden = np.asarray(model.encoder(batch.features))
     scores = [
-        hidden[i] @ model.heads[...][t] + model.intercepts[...][t]
+        hidden[i] @ np.asarray(model.heads[...])[t] + model.intercepts[...][t]
         for i, t in enumerate(tasks)
     ]
     found = model(batch.features, batch.tasks)
@@ -64,7 +73,7 @@ def test_modules_compute_what_they_say(batch):
     assert len(np.unique(np.asarray(model.heads[...]))) == 4 * TASKS
 
     model = MAKERS["LinearModel"](nnx.Rngs(0))
-    scores = (x @ model.head.kernel[...] + model.head.bias[...])[:, 0]
+    scores = by_head(model.head, x)
     close(model(batch.features), erm.Outputs(scores, x), rtol=1e-5)
 
 
@@ -97,7 +106,7 @@ def test_saved_is_loaded_and_another_model_is_named(name, batch, tmp_path):
         modules.save(model, tmp_path / "model")
     wide = modules.MLP(D + 1, [5, 4], rngs=nnx.Rngs(0))
     before = np.asarray(wide.head.kernel[...])
-    with pytest.raises(ValueError, match=r"another model: \['encoder'\].* absent|is f"):
+    with pytest.raises(ValueError, match="another model: .*kernel is "):
         modules.load(wide, tmp_path / "model")
     np.testing.assert_array_equal(wide.head.kernel[...], before)
     with pytest.raises(ValueError, match="holds no checkpoint"):
@@ -107,7 +116,7 @@ def test_saved_is_loaded_and_another_model_is_named(name, batch, tmp_path):
 def test_another_width_is_named_leaf_by_leaf(tmp_path):
     modules.save(modules.MLP(3, [4], rngs=nnx.Rngs(0)), tmp_path / "model")
     with pytest.raises(
-        ValueError, match=r"\['head'\]\['kernel'\] is float32\[4, 1\] there, .*\[5, 1\]"
+        ValueError, match=r"head/kernel is float32\[4, 1\] there, float32\[5, 1\] here"
     ):
         modules.load(modules.MLP(3, [5], rngs=nnx.Rngs(0)), tmp_path / "model")
 
@@ -143,8 +152,8 @@ def test_modules_linen_and_bare_functions_train_alike(batch):
     import flax.linen as nn
 
     batch = batch._replace(tasks=None)
-    objective = OBJECTIVE._replace(
-        on_representation=None, on_scores=penalties.mean_gap_info
+    objective = dataclasses.replace(
+        OBJECTIVE, on_representation=None, on_scores=penalties.mean_gap_info
     )
     apply, init, _ = modules.functional(MAKERS["LinearModel"])
     start = init(jax.random.key(0))
@@ -158,17 +167,13 @@ def test_modules_linen_and_bare_functions_train_alike(batch):
         ),
         "bare": (lambda p, x: x @ p[0] + p[1], lambda key: (kernel, bias)),
     }
-    found = {
-        name: fit(
-            *maker,
-            batch,
-            objective=objective,
-            optimizer=optax.adam(0.1),
-            epochs=5,
-            strength=0.5,
-        )
-        for name, maker in makers.items()
-    }
+    options = {"objective": objective, "optimizer": optax.adam(0.1), "epochs": 5}
+    # Linen adds its biases by rank promotion.
+    with jax.numpy_rank_promotion("allow"):
+        found = {
+            name: fit(*maker, batch, strength=0.5, **options)
+            for name, maker in makers.items()
+        }
     expected = found["bare"].params
     head = found["nnx"].params["head"]
     close((head["kernel"], head["bias"]), expected, rtol=1e-4, atol=1e-6)
