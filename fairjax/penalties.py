@@ -278,7 +278,11 @@ def divergence_gap_info(
         return (found, None) if hasattr(found, "dtype") else (found.value, found)
 
     flat = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), (*rows, started))
-    if batch_size is None:
+    if comparable.size == 1:
+        # A single pair needs none of what a batch costs an iterative divergence.
+        alone = compare(jax.tree.map(lambda a: a[0], flat))
+        found, details = jax.tree.map(lambda a: a[None], alone)
+    elif batch_size is None:
         found, details = jax.vmap(lambda *pair: compare(pair))(*flat)
     else:
         several = None if batch_size == 1 else batch_size
