@@ -1,5 +1,6 @@
 """How well a representation tells the groups apart, to someone who looks."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ from . import checks, kernels, solvers, sweeps
 
 _FEATURES = 256  # random features of the kernel probe
 _RIDGE = 1e-3
+_PRECISION = 1e-4  # relative gap of a probe: far below what resampling moves
 
 
 class Probe(NamedTuple):
@@ -132,7 +134,16 @@ def leakage(
     probes = []
     for features in (z, _waves(z, wave_key)):
         scores = _out_of_fold(features, codes, folds, n_groups, n_folds)
-        probes.append(_measured(scores, codes, n_groups, draw_key, draws, level))
+        probes.append(
+            _measured(
+                scores,
+                codes,
+                draw_key,
+                jnp.asarray(level, float),
+                n_groups=n_groups,
+                draws=draws,
+            )
+        )
     return Leakage(*probes, chance=1 / n_groups)
 
 
@@ -166,6 +177,7 @@ def _out_of_fold(
                 features,
                 labels,
                 ridge=_RIDGE,
+                precision=_PRECISION,
                 weights=_balanced(labels, seen).astype(features.dtype),
             )
             found = jnp.matmul(features, fit.coefficients, precision=Precision.HIGHEST)
@@ -179,13 +191,15 @@ def _balanced(labels: Bool[Array, " n"], seen: Bool[Array, " n"]) -> Array:
     return jnp.where(seen, jnp.where(labels, 0.5 / own, 0.5 / others), 0)
 
 
+@functools.partial(jax.jit, static_argnames=("n_groups", "draws"))
 def _measured(
     scores: Float[Array, "g n"],
     codes: Int[Array, " n"],
-    n_groups: int,
     key: Array,
+    level: Float[Array, ""],
+    *,
+    n_groups: int,
     draws: int,
-    level: float,
 ) -> Probe:
     members = codes[None] == jnp.arange(n_groups)[:, None]
     right = scores.argmax(axis=0) == codes
@@ -209,11 +223,10 @@ def _measured(
         picks = jax.random.randint(key, codes.shape, 0, codes.shape[0])
         return statistic(jnp.zeros(codes.shape).at[picks].add(1.0))
 
-    accuracy, auc = jax.jit(statistic)(jnp.ones(codes.shape))
-    keys = jax.random.split(key, draws)
-    accuracies, aucs = jax.jit(lambda keys: jax.lax.map(resample, keys))(keys)
-    tails = jnp.array([(1 - level) / 2, (1 + level) / 2])
-    ends = [jnp.quantile(values, tails) for values in (accuracies, aucs)]
+    accuracy, auc = statistic(jnp.ones(codes.shape))
+    drawn = jax.lax.map(resample, jax.random.split(key, draws))
+    tails = jnp.stack([1 - level, 1 + level]) / 2
+    ends = [jnp.quantile(values, tails) for values in drawn]
     return Probe(accuracy, ends[0][0], ends[0][1], auc, ends[1][0], ends[1][1])
 
 

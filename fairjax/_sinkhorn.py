@@ -13,6 +13,7 @@ is `exp(f + g + <x, y>)`, with `-|x|^2 / 2` inside `f`.
 
 import functools
 import math
+import warnings
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -451,10 +452,13 @@ class _Ott(NamedTuple):
 @functools.cache
 def _ott() -> _Ott:
     """Imports ott on first use, which takes seconds."""
-    from ott.geometry.geometry import Geometry
-    from ott.problems.linear.linear_problem import LinearProblem
-    from ott.solvers.linear.acceleration import Momentum
-    from ott.solvers.linear.sinkhorn import Sinkhorn
+    with warnings.catch_warnings():
+        # ott imports jaxopt, which announces that it is no longer maintained.
+        warnings.filterwarnings("ignore", "JAXopt", DeprecationWarning)
+        from ott.geometry.geometry import Geometry
+        from ott.problems.linear.linear_problem import LinearProblem
+        from ott.solvers.linear.acceleration import Momentum
+        from ott.solvers.linear.sinkhorn import Sinkhorn
 
     @jax.tree_util.register_pytree_node_class
     class Kernel(Geometry):
