@@ -20,6 +20,25 @@ groups by `penalties.divergence_gap` against one pair of two groups.
 Run: `python benchmarks/mmd.py [--rows N ...] [--repeats R] [--smoke]`; what is not
 installed of PyTorch is left out, and so is PyTorch above 16,384 points, where it would
 need more than 5 GB. On another device than a CPU, JAX uses it, torch stays on the CPU.
+
+Answer (2 cores, otherwise idle; jax 0.12.0.1, numpy 2.5.5, torch 2.14.1, Python 3.13;
+median seconds of value and gradient, error in brackets, MB):
+
+    n per group, d       fairjax               x limit  PyTorch              ratio
+    1,024, 16            0.011 (7e-6)    5 MB      1.6  0.040 (2e-5)   25 MB   3.7
+    1,024, 64            0.015 (3e-5)   10 MB      1.0  0.052 (3e-5)    8 MB   3.6
+    4,096, 16            0.098 (2e-5)   11 MB      1.2  1.231 (2e-5)  335 MB  12.6
+    4,096, 64            0.180 (2e-6)   30 MB      1.0  1.284 (9e-6)  335 MB   7.1
+    16,384, 16           1.194          31 MB      1.2  23.90        5369 MB  20.0
+    16,384, 64           2.394         103 MB      1.0  25.56        5369 MB  10.7
+    100,000, 16          46.4          163 MB      1.2  not run
+    100,000, 64          78.6          624 MB      1.0  not run
+
+Compilation takes 2 to 3 s. The aim was 15 times PyTorch at 16,384 points: met for d =
+16, missed for d = 64, where fairjax takes as long as its bare matrix products. Memory
+grows with n d, not with n^2. At 4,096 points of 16 dimensions 1,024 random features
+take 0.185 s (error 2e-2), at 100,000 4.6 s; all 45 pairs of ten groups take 0.25 s
+where one pair takes 0.12 to 0.21 s (8,192 points).
 """
 
 import argparse
@@ -133,7 +152,8 @@ def measure(name, program, args, truth, limit, repeats):
     """One line of the table; the program returns its value first."""
     first, median = seconds(partial(program, *args), repeats=repeats)
     if hasattr(program, "lower"):
-        memory, result = held(program, *args), program(*args)
+        memory = held(program, *args)
+        result = jax.block_until_ready(program(*args))
     else:
         with peak_memory() as rise:
             result = program(*args)

@@ -107,7 +107,8 @@ def report(name, first, median, error=None, memory=None):
 def measure(name, program, args, value, truth, repeats):
     first, median = seconds(partial(program, *args), repeats=repeats)
     if hasattr(program, "lower"):
-        memory, result = held(program, *args), program(*args)
+        memory = held(program, *args)
+        result = jax.block_until_ready(program(*args))
     else:
         with peak_memory() as rise:
             result = program(*args)
