@@ -54,6 +54,12 @@ def peak_memory() -> Iterator[list[float]]:
         found[0] = peak - start
 
 
+def held(program, *args: object) -> float:
+    """What a jitted program holds beside arguments and results, says XLA [MB]."""
+    plan = program.lower(*args).compile().memory_analysis()
+    return plan.temp_size_in_bytes / 1e6
+
+
 def machine(*packages: str) -> str:
     """One line: device, cores, and the versions that matter."""
     device = jax.devices()[0]

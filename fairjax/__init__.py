@@ -3,8 +3,10 @@
 from . import barycenters as barycenters
 from . import checks as checks
 from . import datasets as datasets
+from . import divergences as divergences
 from . import erm as erm
 from . import frontiers as frontiers
+from . import kernels as kernels
 from . import metrics as metrics
 from . import notions as notions
 from . import orthogonality as orthogonality
@@ -14,3 +16,4 @@ from . import sequences as sequences
 from . import sketches as sketches
 from . import solvers as solvers
 from . import sweeps as sweeps
+from . import training as training

@@ -45,6 +45,9 @@ class Dataset(NamedTuple):
         label_name: what label 1 means; in regression, what the labels measure, with
             the unit in square brackets.
         group_names: one per code; `"Black & Female"` for an intersection.
+        tasks: which task a sample belongs to, in `[0, len(task_names))`; None where
+            there is only one.
+        task_names: one per task.
     """
 
     name: str
@@ -55,6 +58,8 @@ class Dataset(NamedTuple):
     feature_names: tuple[str, ...]
     label_name: str
     group_names: tuple[str, ...]
+    tasks: Int32[np.ndarray, " n"] | None = None
+    task_names: tuple[str, ...] = ()
 
     @property
     def train(self) -> Samples:

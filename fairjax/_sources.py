@@ -64,6 +64,11 @@ FILES = {
         "/offline_experiments/src/data/student/student-por.csv",
         "8d5824cbc8e40b61233c981999a9d2a2c3bd76d94ec59e14c50e63b34ff6a06e",
     ),
+    "school.mat": File(
+        f"{_RAW}/jiayuzhou/MALSAR/fb9751594983df020ddc4f7e4a40520ee7c37989"
+        "/data/school.mat",
+        "57fb3238fdd03a9aa17276e2ce18d9bbb5d128c3261e794fe6233b58b6909068",
+    ),
     "law_school_clean.csv": File(
         f"{_RAW}/tailequy/fairness_dataset/abb5a18b822ba56a221c5311082e192e85000b95"
         "/experiments/data/law_school_clean.csv",

@@ -6,7 +6,9 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from . import (
     _canvas,
@@ -14,9 +16,12 @@ from . import (
     _sweep_report,
     _terminal,
     datasets,
+    divergences,
     erm,
     frontiers,
+    kernels,
     notions,
+    penalties,
     sweeps,
 )
 from ._sweep_report import Panel
@@ -39,6 +44,51 @@ METHODS: dict[str, frontiers.Method] = {
     "elimination": frontiers.elimination,
 }
 FILES = ("results.csv", "report.md", "frontier.png")
+MODELS = ("linear", "mlp", "shared")
+LINEAR_ONLY = ("loss", "method", "ridges", "folds")
+NETWORKS_ONLY = ("penalty", "widths", "epochs")
+
+
+class Weighed(NamedTuple):
+    """A penalty of networks, and the strengths that span its frontier."""
+
+    options: Callable[[int], dict[str, erm.Penalty]]
+    strengths: tuple[float, ...]
+
+
+def _between(divergence: Callable[[int], Any]) -> Callable[[int], dict]:
+    """A divergence between the groups on the last hidden layer, given its width."""
+
+    def options(width: int) -> dict[str, erm.Penalty]:
+        gap = partial(
+            penalties.divergence_gap_info, divergence=divergence(width), batch_size=1
+        )
+        return {"on_representation": gap}
+
+    return options
+
+
+def _mmd(width: int) -> Any:
+    # Tanh units lie in [-1, 1]: typical distances grow like the root of their number.
+    kernel = partial(kernels.gaussian_sum, bandwidth=width**0.5 / 2)
+    return partial(divergences.mmd_squared, kernel=kernel, unbiased=True)
+
+
+PENALTIES = {
+    "mmd": Weighed(_between(_mmd), (0.0, *np.logspace(-2, 1, 13))),
+    "energy": Weighed(
+        _between(lambda width: partial(divergences.energy_distance, unbiased=True)),
+        (0.0, *np.logspace(-2, 1, 13)),
+    ),
+    "sinkhorn": Weighed(
+        _between(lambda width: partial(divergences.sinkhorn_info, epsilon=width / 32)),
+        (0.0, *np.logspace(-3, 0, 7)),
+    ),
+    "mean-gap": Weighed(
+        lambda width: {"on_scores": penalties.mean_gap_info},
+        (0.0, *np.logspace(-2, 2, 13)),
+    ),
+}
 
 
 def run(
@@ -50,26 +100,20 @@ def run(
     drop_missing: bool,
     without_sensitive: bool,
     data_dir: Path | None,
-    notion: Sequence[str],
-    loss: str,
-    method: str,
+    notion: Sequence[str] | None,
+    model: str,
+    given: dict[str, Any],
     strengths: str | None,
-    ridges: str,
     seeds: str,
-    folds: int,
     out: Path,
     quiet: bool,
 ) -> None:
-    """Reads the options, fits, prints and writes."""
+    """Reads the options, fits, prints and writes; `given` are those of one model."""
     _terminal.need_matplotlib()
-    settings = {
-        "loss": _terminal.choose(loss, LOSSES, option="--loss"),
-        "method": _terminal.choose(method, METHODS, option="--method"),
-        "strengths": strengths and _terminal.numbers(strengths, option="--strengths"),
-        "ridges": _terminal.numbers(ridges, option="--ridges"),
-        "n_folds": folds,
-    }
-    chosen = _notions(notion)
+    how = _linear(given) if _is_linear(model, given) else _networks(model, given)
+    if strengths:
+        values = _terminal.numbers(strengths, option="--strengths")
+        how.settings["strengths"] = values
     seed_list = _terminal.seeds(seeds)
     load = _loader(
         dataset,
@@ -82,12 +126,15 @@ def run(
     )
     with _terminal.output(out, FILES) as (results, report, picture):
         loaded = [load(seed) for seed in seed_list]
+        if model != "shared":
+            # One head for all: the tasks are no more than rows.
+            loaded = [data._replace(tasks=None, task_names=()) for data in loaded]
+        chosen = _notions(notion, loaded[0])
         for data in loaded:
-            for name in chosen:
-                frontiers.check(data, notion=NOTIONS[name], n_folds=folds)
-        panels = _sweep(loaded, seed_list, chosen, settings, quiet=quiet)
-        found = (panels, loaded[0], seed_list, {"method": method, "loss": loss})
-        text = _sweep_report.report(*found, folds).encode()
+            _check(data, chosen, model, how.settings.get("n_folds", 0))
+        panels = _sweep(loaded, seed_list, chosen, how, quiet=quiet)
+        found = (panels, loaded[0], seed_list, how.labels)
+        text = _sweep_report.report(*found, how.models, how.chosen_by).encode()
         drawn = _sweep_report.picture(panels, loaded[0])
         table = partial(_terminal.write_rows, rows=_sweep_report.rows(*found))
         _files.write_whole(
@@ -109,7 +156,7 @@ def _say(
     for panel in panels:
         if not quiet:
             console.print()
-            console.print(_sweep_report.table(panel))
+            console.print(_sweep_report.table(panel, data))
             console.print(_sweep_report.legend(panel.mean), soft_wrap=True)
         for sentence in _sweep_report.sentences(panel, data):
             console.print(sentence, soft_wrap=True)
@@ -120,7 +167,100 @@ def _say(
     )
 
 
-def _notions(names: Sequence[str]) -> list[str]:
+class How(NamedTuple):
+    """How a frontier is traced, and how the report says it."""
+
+    trace: Callable[..., frontiers.Frontier]
+    settings: dict[str, Any]
+    steps: int  # of its progress
+    labels: dict[str, str]
+    models: str
+    chosen_by: str
+
+
+def _is_linear(model: str, given: dict[str, Any]) -> bool:
+    """Whether the model is linear; refuses options of the other kind."""
+    _terminal.choose(model, dict.fromkeys(MODELS), option="--model")
+    useless = NETWORKS_ONLY if model == "linear" else LINEAR_ONLY
+    for name in useless:
+        if given[name] is not None:
+            raise ValueError(f"`--{name}` has no use with `--model {model}`.")
+    return model == "linear"
+
+
+def _linear(given: dict[str, Any]) -> How:
+    loss, method = given["loss"] or "logistic", given["method"] or "constraint"
+    folds = 5 if given["folds"] is None else given["folds"]
+    settings = {
+        "loss": _terminal.choose(loss, LOSSES, option="--loss"),
+        "method": _terminal.choose(method, METHODS, option="--method"),
+        "ridges": _terminal.numbers(given["ridges"] or "1e-4", option="--ridges"),
+        "n_folds": folds,
+    }
+    chosen_by = f"{folds}-fold cross-validation" if folds else "training numbers"
+    return How(
+        frontiers.linear,
+        settings,
+        folds + 1,
+        {"method": method, "loss": loss},
+        f"Linear models, {loss} loss, method {method}",
+        f"{chosen_by} on the training part",
+    )
+
+
+def _networks(model: str, given: dict[str, Any]) -> How:
+    penalty, epochs = given["penalty"] or "mmd", given["epochs"] or 20
+    weighed = _terminal.choose(penalty, PENALTIES, option="--penalty")
+    widths = _terminal.numbers(given["widths"] or "64", option="--widths")
+    if any(width < 1 or width != int(width) for width in widths):
+        raise ValueError(
+            f"`--widths` must be positive whole numbers, but is {given['widths']!r}."
+        )
+    widths = [int(width) for width in widths]
+    settings = {
+        "widths": widths,
+        "epochs": epochs,
+        "strengths": weighed.strengths,
+        **weighed.options(widths[-1]),
+    }
+    shared = " shared by all tasks" if model == "shared" else ""
+    units = " and ".join(map(str, widths))
+    return How(
+        frontiers.network,
+        settings,
+        epochs,
+        {"model": model, "penalty": penalty},
+        f"Networks, hidden layers of {units} tanh units{shared}, {epochs} epochs, "
+        f"penalty {penalty}",
+        "a fifth of the training part that was held out",
+    )
+
+
+def _check(
+    data: datasets.Dataset, chosen: Sequence[str], model: str, n_folds: int
+) -> None:
+    if model == "shared" and data.tasks is None:
+        raise ValueError(
+            f"`--model shared` is for data with several tasks, but {data.name} has "
+            f"one. Choose `--model mlp`, or `--dataset school`."
+        )
+    regression = model != "linear"
+    for name in chosen:
+        frontiers.check(
+            data, notion=NOTIONS[name], n_folds=n_folds, regression=regression
+        )
+
+
+def _notions(names: Sequence[str] | None, data: datasets.Dataset) -> list[str]:
+    if data.is_regression:
+        for name in names or ():
+            if name != "demographic-parity":
+                raise ValueError(
+                    f"`--notion {name}` compares groups of one class, but the labels "
+                    f"of {data.name} are real numbers. Leave it out."
+                )
+        return ["demographic-parity"]
+    names = names or ["both"]
     groups = {name: [name] for name in NOTIONS}
     groups |= {"both": list(NOTIONS)[:2], "all": list(NOTIONS)}
     chosen = [_terminal.choose(name, groups, option="--notion") for name in names]
@@ -180,11 +320,11 @@ def _sweep(
     loaded: Sequence[datasets.Dataset],
     seeds: Sequence[int],
     chosen: Sequence[str],
-    settings: dict,
+    how: How,
     *,
     quiet: bool,
 ) -> list[Panel]:
-    each = settings["n_folds"] + 1
+    each = how.steps
     total = each * len(chosen) * len(seeds)
     bar = contextlib.nullcontext() if quiet else sweeps.progress_bar("fitting")
     panels = []
@@ -199,12 +339,12 @@ def _sweep(
             runs = []
             for data, seed in zip(loaded, seeds, strict=True):
                 runs.append(
-                    frontiers.linear(
+                    how.trace(
                         data,
                         notion=NOTIONS[name],
                         seed=seed,
                         progress=report,
-                        **settings,
+                        **how.settings,
                     )
                 )
                 before += each

@@ -24,6 +24,12 @@ MEANINGS = {
     "every linear model on them has equal mean scores",
     "elimination": "0 for the features as they are, 1 for features with one coordinate "
     "eliminated so that every linear model on them has equal mean scores",
+    "mmd": "the weight of the squared MMD between the groups on the last hidden layer",
+    "energy": "the weight of the energy distance between the groups on the last hidden "
+    "layer",
+    "sinkhorn": "the weight of the Sinkhorn divergence between the groups on the last "
+    "hidden layer",
+    "mean-gap": "the weight of the squared gap between the groups' mean scores",
 }
 STRATA = {
     "demographic-parity": [""],
@@ -31,6 +37,15 @@ STRATA = {
     "equalized-odds": [" with label 0", " with label 1"],
 }
 MOST_ROWS = 18
+_GAPS = {
+    False: "A gap is the largest difference between two groups of the share of "
+    "decisions for label 1: among all (demographic parity), among those with label 1 "
+    "(equal opportunity), or the larger one of those among either label (equalized "
+    "odds).",
+    True: "A gap is the largest distance between the distribution functions of two "
+    "groups' scores (Kolmogorov-Smirnov), accuracy the share of the labels' variance "
+    "that scores explain.",
+}
 _COLUMNS = ("train", "validation", "test")
 
 
@@ -42,13 +57,37 @@ class Panel(NamedTuple):
     mean: frontiers.Frontier
 
 
+class Words(NamedTuple):
+    """What is measured, in words: classes and real labels differ."""
+
+    accuracy: str
+    unfairness: str
+    axis: str  # of the picture
+
+    @staticmethod
+    def of(data: datasets.Dataset, notion: str) -> "Words":
+        if data.is_regression:
+            return Words(
+                "explained variance",
+                "KS distance between groups",
+                "explained variance on test [share]",
+            )
+        return Words(
+            "accuracy",
+            f"difference of {notion.replace('-', ' ')}",
+            "test accuracy [share of correct decisions]",
+        )
+
+
 def headline(data: datasets.Dataset) -> str:
     """The data in one sentence."""
     n_train = int(data.is_train.sum())
+    labels = "Labels" if data.is_regression else "Label 1"
+    tasks = "" if data.tasks is None else f"{len(data.task_names)} tasks. "
     return (
         f"{data.name}: {n_train:,} training and {data.is_train.size - n_train:,} test "
-        f"rows, {data.features.shape[1]} features. Label 1: {data.label_name}. Groups: "
-        f"{', '.join(data.group_names)}."
+        f"rows, {data.features.shape[1]} features. {labels}: {data.label_name}. {tasks}"
+        f"Groups: {', '.join(data.group_names)}."
     )
 
 
@@ -85,10 +124,12 @@ def legend(found: frontiers.Frontier) -> str:
     )
 
 
-def table(panel: Panel) -> Table:
+def table(panel: Panel, data: datasets.Dataset) -> Table:
     """The front of the test part, with the points that matter most."""
-    found = panel.mean
-    title = f"gap = difference of {panel.notion.replace('-', ' ')}, in shares"
+    found, words = panel.mean, Words.of(data, panel.notion)
+    title = f"gap = {words.unfairness}, in shares"
+    if data.is_regression:
+        title = f"accuracy = {words.accuracy}; {title}"
     mean = f"; means over {len(panel.runs)} seeds" * (len(panel.runs) > 1)
     head = ["", "strength", *["ridge"] * (np.unique(found.ridge).size > 1)]
     for part in _COLUMNS:
@@ -100,7 +141,7 @@ def table(panel: Panel) -> Table:
 
 def sentences(panel: Panel, data: datasets.Dataset) -> list[str]:
     """The conclusion, and what casts doubt on it."""
-    found, notion = panel.mean, panel.notion.replace("-", " ")
+    found, words = panel.mean, Words.of(data, panel.notion)
     i, free = found.selected, found.unconstrained
     several = np.unique(found.ridge).size > 1
     ridge = f", ridge {found.ridge[i]:.3g}" * several
@@ -110,9 +151,9 @@ def sentences(panel: Panel, data: datasets.Dataset) -> list[str]:
         return f" +- {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
 
     lines = [
-        f"Selected strength {found.strength[i]:.3g}{ridge}: test accuracy "
+        f"Selected strength {found.strength[i]:.3g}{ridge}: test {words.accuracy} "
         f"{found.test_accuracy[i]:.3f}{spread('test_accuracy')} (without fairness "
-        f"{found.test_accuracy[free]:.3f}), difference of {notion} "
+        f"{found.test_accuracy[free]:.3f}), {words.unfairness} "
         f"{found.test_unfairness[i]:.3f}{spread('test_unfairness')} (without fairness "
         f"{found.test_unfairness[free]:.3f})."
     ]
@@ -126,7 +167,7 @@ def sentences(panel: Panel, data: datasets.Dataset) -> list[str]:
         lines.append(
             f"Warning: the {('training', 'test')[part]} part has only {count} samples "
             f"of group {data.group_names[group]}{STRATA[panel.notion][stratum]}: the "
-            f"difference of {notion} is uncertain."
+            f"{words.unfairness} is uncertain."
         )
     return lines
 
@@ -143,12 +184,16 @@ def picture(
             selected=panel.mean.selected,
             unconstrained=panel.mean.unconstrained,
             converged=panel.mean.converged,
-            label=f"difference of {panel.notion.replace('-', ' ')} on test [0-1]",
+            label=f"{Words.of(data, panel.notion).unfairness} on test [0-1]",
         )
         for panel in panels
     ]
     # matplotlib reads text between dollars as a formula.
-    return plots.frontier(drawn, title=data.name.replace("$", r"\$"))
+    return plots.frontier(
+        drawn,
+        title=data.name.replace("$", r"\$"),
+        accuracy_label=Words.of(data, "").axis,
+    )
 
 
 def rows(
@@ -182,18 +227,17 @@ def report(
     data: datasets.Dataset,
     seeds: Sequence[int],
     labels: dict[str, str],
-    folds: int,
+    models: str,
+    chosen_by: str,
 ) -> str:
-    """All of it as Markdown."""
+    """All of it as Markdown; `models` and `chosen_by` say how in half a sentence."""
     version = importlib.metadata.version("fairjax")
-    chosen_by = f"{folds}-fold cross-validation" if folds else "training numbers"
     repeats = "seed" if len(seeds) == 1 else "means over the seeds"
     lines = [
         f"# Accuracy and fairness: {plain(data.name)}",
         plain(headline(data)),
-        f"Linear models, {labels['loss']} loss, method {labels['method']}; "
-        f"{repeats} {', '.join(map(str, seeds))}. A strength is "
-        f"{MEANINGS[labels['method']]}.",
+        f"{models}; {repeats} {', '.join(map(str, seeds))}. A strength is "
+        f"{MEANINGS[labels.get('method') or labels['penalty']]}.",
         "![accuracy against unfairness](frontier.png)",
     ]
     for panel in panels:
@@ -208,12 +252,9 @@ def report(
         lines += [_counts(panel, data)]
     lines += [
         "## How to read this",
-        f"A gap is the largest difference between two groups of the share of "
-        f"decisions for label 1: among all (demographic parity), among those with "
-        f"label 1 (equal opportunity), or the larger one of those among either label "
-        f"(equalized odds). Selected is the least unfair point among those with 90 % "
-        f"of the best accuracy, by {chosen_by} on the training part. The front and "
-        f"the test columns played no role in it.",
+        f"{_GAPS[data.is_regression]} Selected is the least unfair point among those "
+        f"with 90 % of the best accuracy, by {chosen_by}. The front and the test "
+        f"columns played no role in it.",
         f"fairjax {version}, jax {jax.__version__}.",
     ]
     return "\n\n".join(lines) + "\n"

@@ -70,8 +70,8 @@ def sweep(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="toy, adult, compas, german, or law_school with --target pass_bar.  "
-            "[default: toy]",
+            help="toy, adult, compas, german, law_school, communities, student or "
+            "school; those with real labels need a network.  [default: toy]",
         ),
     ] = None,
     csv_file: Annotated[
@@ -86,7 +86,8 @@ def sweep(
         str | None,
         typer.Option(
             metavar="COLUMN",
-            help="The column to predict; needed with --csv, and with law_school.",
+            help="The column to predict; needed with --csv. For law_school pass_bar, "
+            "ugpa or zfygpa.",
         ),
     ] = None,
     sensitive: Annotated[
@@ -152,35 +153,75 @@ def sweep(
         typer.Option(
             metavar="NAME",
             help="demographic-parity, equal-opportunity, equalized-odds, both (the "
-            "first two) or all. May be repeated.  [default: both]",
+            "first two) or all. May be repeated. Real labels have the first only.  "
+            "[default: both]",
         ),
     ] = None,
-    loss: Annotated[
-        str,
-        typer.Option(metavar="NAME", help="logistic, hinge, squared-hinge or squared."),
-    ] = "logistic",
-    method: Annotated[
+    model: Annotated[
         str,
         typer.Option(
-            metavar="NAME", help="constraint, penalty, projection or elimination."
+            metavar="NAME",
+            help="linear, mlp (a network), or shared (a network whose hidden layers "
+            "serve all tasks of a data set such as school).",
         ),
-    ] = "constraint",
+    ] = "linear",
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Of linear models: logistic, hinge, squared-hinge or squared.  "
+            "[default: logistic]",
+        ),
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Of linear models: constraint, penalty, projection or elimination.  "
+            "[default: constraint]",
+        ),
+    ] = None,
+    penalty: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Of networks: mmd, energy or sinkhorn between the groups on the last "
+            "hidden layer, or mean-gap of the scores.  [default: mmd]",
+        ),
+    ] = None,
+    widths: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBERS",
+            help="Of networks: hidden units per layer, such as 64,32.  [default: 64]",
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            metavar="NUMBER",
+            min=1,
+            help="Of networks: passes over the data.  [default: 20]",
+        ),
+    ] = None,
     strengths: Annotated[
         str | None,
         typer.Option(
             metavar="NUMBERS",
             help="How much fairness: 0,0.5,1 or 0:2:64, which is from:to:how-many. "
             "For constraint, the share of the gap of mean scores to remove; above 1 "
-            "turns it around. For penalty, its weight.  [default: 64 values, 0 to 2; "
-            "penalty: 0 and 1e-3 to 1e3]",
+            "turns it around. For penalties, their weight.  [default: for constraint "
+            "64 values, 0 to 2; else 0 and powers of ten]",
         ),
     ] = None,
     ridges: Annotated[
-        str,
+        str | None,
         typer.Option(
-            metavar="NUMBERS", help="Weights of the ridge term, written likewise."
+            metavar="NUMBERS",
+            help="Of linear models: weights of the ridge term, written likewise.  "
+            "[default: 1e-4]",
         ),
-    ] = "1e-4",
+    ] = None,
     seeds: Annotated[
         str,
         typer.Option(
@@ -190,12 +231,14 @@ def sweep(
         ),
     ] = "1",
     folds: Annotated[
-        int,
+        int | None,
         typer.Option(
-            help="Folds of the cross-validation that selects a point; 0 selects by "
-            "training numbers."
+            metavar="NUMBER",
+            help="Of linear models: folds of the cross-validation that selects a "
+            "point; 0 selects by training numbers. Networks hold a fifth of the "
+            "training part out.  [default: 5]",
         ),
-    ] = 5,
+    ] = None,
     out: Annotated[
         Path,
         typer.Option(
@@ -211,7 +254,7 @@ def sweep(
         bool, typer.Option("--quiet", help="No progress and no table.")
     ] = False,
 ) -> None:
-    """Trace the frontier between accuracy and fairness of linear models.
+    """Trace the frontier between accuracy and fairness.
 
     Fits one model per strength, measures how often it is right and how far its
     decisions differ between groups, and selects the least unfair model among those with
@@ -222,6 +265,8 @@ def sweep(
       fairjax sweep
       fairjax sweep --dataset adult
       fairjax sweep --dataset compas --notion all --strengths 0:1:11 --seeds 5
+      fairjax sweep --dataset adult --model mlp --penalty sinkhorn
+      fairjax sweep --dataset school --model shared
       fairjax sweep --csv loans.csv --target repaid --positive yes --sensitive sex
     """  # noqa: D301
     with _terminal.one_line(), jax.enable_x64(float64):
@@ -239,13 +284,19 @@ def sweep(
             drop_missing=drop_missing,
             without_sensitive=without_sensitive,
             data_dir=data_dir,
-            notion=notion or ["both"],
-            loss=loss,
-            method=method,
+            notion=notion,
+            model=model,
+            given={
+                "loss": loss,
+                "method": method,
+                "ridges": ridges,
+                "folds": folds,
+                "penalty": penalty,
+                "widths": widths,
+                "epochs": epochs,
+            },
             strengths=strengths,
-            ridges=ridges,
             seeds=seeds,
-            folds=folds,
             out=out,
             quiet=quiet,
         )

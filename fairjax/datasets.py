@@ -2,9 +2,9 @@
 
 Every loader goes the same way: find the file, read a table, name what the labels mean
 and who belongs to which group, split, encode. In classification label 1 is always the
-favourable outcome; `communities`, `student` and `law_school` have real numbers to
-predict. Scaling and one-hot encoding learn from the training part only, so nothing of
-the test part reaches the training features.
+favourable outcome; `communities`, `student`, `law_school` and `school` have real
+numbers to predict, the last of them in many tasks. Scaling and one-hot encoding learn
+from the training part only, so nothing of the test part reaches the training features.
 
 Public files come from the folder `data_dir`; when that is left out, from the folder
 named by the environment variable `FAIRJAX_DATA_DIR`, or else from a download into the
@@ -19,6 +19,7 @@ from . import _dataset, _sources, _tables
 from ._csv import from_csv as from_csv
 from ._dataset import Dataset as Dataset
 from ._dataset import Samples as Samples
+from ._school import school as school
 from ._sources import Location
 
 _ADULT_COLUMNS = """
@@ -527,4 +528,5 @@ LOADERS: dict[str, Callable[..., Dataset]] = {
     "communities": communities,
     "law_school": law_school,
     "student": student,
+    "school": school,
 }

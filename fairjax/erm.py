@@ -12,6 +12,12 @@ import optax
 from jaxtyping import Array, Bool, Float, Real
 
 from . import checks
+from ._objective import Batch as Batch
+from ._objective import Objective as Objective
+from ._objective import Outputs as Outputs
+from ._objective import Parts as Parts
+from ._objective import Penalty as Penalty
+from ._objective import objective as objective
 from .notions import Conditionals
 
 Loss = Callable[[Array, Array], Array]

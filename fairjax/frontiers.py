@@ -3,6 +3,7 @@
 `linear` fits linear models over a grid of strengths and ridges, as one batch, measures
 decisions on the training and the test part, and chooses one setting by P1's validation
 procedure: cross-validated on the training part, which never sees the test part.
+`network` does the same with networks, for classes, real labels and many tasks.
 
 A method is a function from a task to its fits: `constraint`, `penalty`, `projection`,
 `elimination`, or your own. What a strength means is the method's choice, except that 0
@@ -16,10 +17,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Real
+from jaxtyping import Array, Bool, Float, Real
 
 from . import checks, erm, metrics, orthogonality, solvers, sweeps
-from .datasets import Dataset, Samples
+from ._frontier import Frontier as Frontier
+from ._frontier import Part, choose, compare, on_device
+from ._frontier import average as average
+from ._frontier import check as check
+from ._networks import network as network
+from .datasets import Dataset
 from .notions import Conditionals, Notion
 from .solvers import LinearFit
 
@@ -59,61 +65,6 @@ class Task(NamedTuple):
 
 
 Method = Callable[[Task], LinearFit]
-
-
-class Frontier(NamedTuple):
-    """The points of a sweep, `m` of them, as arrays of the host.
-
-    Unfairness is the largest difference between two groups of their mean decisions, in
-    the strata of the notion: a difference of rates, in [0, 1].
-
-    Attributes:
-        strength: how much fairness was asked for; its meaning is the method's.
-        ridge: weight of the ridge term.
-        train_accuracy: share of right decisions on the training part.
-        train_unfairness: gap of decisions there.
-        cv_accuracy: mean over the validation folds, of models that have not seen them;
-            the same as `train_accuracy` when there were no folds.
-        cv_unfairness: likewise.
-        test_accuracy: share of right decisions on the test part.
-        test_unfairness: gap of decisions there.
-        objective: what the fit minimised [units of the loss].
-        gap: relative optimality gap of the fit: see `solvers.LinearFit`.
-        violation: by how much its worst bound is exceeded [score].
-        iterations: steps of the fit.
-        converged: False where the fit missed its precision; such a point is never
-            selected while there are others.
-        cv_converged: False where the fit of a fold did, commonly by little.
-        on_front: whether no other point is better on the test part. It describes, and
-            plays no part in the choice.
-        selected: index of the point chosen by the cross-validated numbers.
-        unconstrained: index of the point of strength 0 that has the best
-            cross-validated accuracy.
-        coefficients: of the models, for features as the data set has them.
-        intercept: of the models; a decision is `features @ w + b > 0`.
-        counts: samples in the cells that are compared: training part, then test part.
-    """
-
-    strength: Float[np.ndarray, " m"]
-    ridge: Float[np.ndarray, " m"]
-    train_accuracy: Float[np.ndarray, " m"]
-    train_unfairness: Float[np.ndarray, " m"]
-    cv_accuracy: Float[np.ndarray, " m"]
-    cv_unfairness: Float[np.ndarray, " m"]
-    test_accuracy: Float[np.ndarray, " m"]
-    test_unfairness: Float[np.ndarray, " m"]
-    objective: Float[np.ndarray, " m"]
-    gap: Float[np.ndarray, " m"]
-    violation: Float[np.ndarray, " m"]
-    iterations: Int[np.ndarray, " m"]
-    converged: Bool[np.ndarray, " m"]
-    cv_converged: Bool[np.ndarray, " m"]
-    on_front: Bool[np.ndarray, " m"]
-    selected: int
-    unconstrained: int
-    coefficients: Float[np.ndarray, "m d"]
-    intercept: Float[np.ndarray, " m"]
-    counts: Int[np.ndarray, "2 s g"]
 
 
 def constraint(task: Task) -> LinearFit:
@@ -250,21 +201,21 @@ def linear(
     if not 0 < keep <= 1:
         raise ValueError(f"`keep` must be in (0, 1], but is {keep}. The paper has 0.9.")
     counts = check(dataset, notion=notion, n_folds=n_folds)
-    train, test = _on_device(dataset.train), _on_device(dataset.test)
+    train, test = on_device(dataset.train), on_device(dataset.test)
     labels = train.labels
     # Labels -1 and 1 keep the decision at a score above 0.
     targets = 2 * labels - 1 if loss is erm.squared else labels
-    compare = functools.partial(_compare, notion=notion, n_groups=dataset.n_groups)
+    cells = functools.partial(compare, notion=notion, n_groups=dataset.n_groups)
     done = progress or (lambda done, total: None)
 
     def fit(weights: Bool[Array, " n"]) -> LinearFit:
-        rows = orthogonality.directions(train.features, compare(train, weights))
+        rows = orthogonality.directions(train.features, cells(train, weights))
         return method(
             Task(train.features, targets, rows, strength, ridge, loss, weights)
         )
 
-    def measure(fit: LinearFit, part: _Part, weights: Bool[Array, " n"]):
-        cond = compare(part, weights)
+    def measure(fit: LinearFit, part: Part, weights: Bool[Array, " n"]):
+        cond = cells(part, weights)
         shares = _measure(fit.coefficients, fit.intercept, part, cond, weights)
         return [np.asarray(share) for share in shares]
 
@@ -288,7 +239,7 @@ def linear(
             done(fold + 2, n_folds + 1)
         cv_shares = list(np.mean(shares, axis=0))
         cv_converged = np.all(ends, axis=0)
-    return _choose(
+    return choose(
         Frontier(
             strength,
             ridge,
@@ -310,123 +261,6 @@ def linear(
     )
 
 
-def average(frontiers: Sequence[Frontier], *, keep: float = 0.9) -> Frontier:
-    """Means over repetitions of the same sweep, such as other seeds of the split.
-
-    Args:
-        frontiers: of the same grid.
-        keep: as for `linear`.
-
-    Returns:
-        A frontier of means; its front and its selection follow from these. `converged`
-        means all of them, `counts` are the smallest, `iterations` the largest. Models
-        of different splits have no mean: coefficients and intercepts are the first's.
-
-    Raises:
-        ValueError: for no frontier, or different grids.
-    """
-    if not frontiers:
-        raise ValueError("`frontiers` must hold at least one, but is empty.")
-    first = frontiers[0]
-    for other in frontiers[1:]:
-        for name in ("strength", "ridge"):
-            if not np.array_equal(getattr(first, name), getattr(other, name)):
-                raise ValueError(
-                    f"`frontiers` must have the same grid, but their `{name}` differ."
-                )
-    if len(frontiers) == 1:
-        return first
-    whole = {"iterations": np.max, "counts": np.min}
-    whole |= {"converged": np.all, "cv_converged": np.all}
-    same = {"coefficients", "intercept", "on_front", "selected", "unconstrained"}
-    columns = {
-        name: whole.get(name, np.mean)(
-            np.stack([getattr(f, name) for f in frontiers]), axis=0
-        )
-        for name in first._fields
-        if name not in same
-    }
-    return _choose(first._replace(**columns), keep=keep)
-
-
-def check(
-    dataset: Dataset, *, notion: Notion, n_folds: int
-) -> Int[np.ndarray, "2 s g"]:
-    """Checks a dataset as `linear` does, and counts the samples in each cell.
-
-    Args:
-        dataset: from `datasets`.
-        notion: a function of `notions`.
-        n_folds: of the cross-validation, 0 for none.
-
-    Returns:
-        Samples per stratum and group, in the training part, then in the test part.
-
-    Raises:
-        ValueError: as `linear` does, for the data.
-    """
-    if dataset.is_regression:
-        raise ValueError(
-            f"`dataset` must have labels 0 and 1, but {dataset.name!r} is for "
-            f"regression: its labels are {dataset.label_name!r}. Choose a `target` of "
-            f"two classes, such as 'pass_bar' of 'law_school', or another dataset; "
-            f"`barycenters` makes the scores of a regression fair."
-        )
-    counts = []
-    for name, part in (("training", dataset.train), ("test", dataset.test)):
-        if not part.features.size:
-            raise ValueError(
-                f"the {name} part of {dataset.name!r} must have rows and features, but "
-                f"its shape is {part.features.shape}."
-            )
-        checks.check_finite(part.features, name="features")
-        checks.check_groups(part.groups, n_groups=dataset.n_groups)
-        if name == "training":
-            checks.check_group_number(part.groups)
-            checks.check_labels(part.labels, n=len(part.features))
-        cond = notion(part.groups, part.labels, n_groups=dataset.n_groups)
-        groups = ", ".join(f"{i} {g!r}" for i, g in enumerate(dataset.group_names))
-        try:
-            checks.check_cells(cond.occupied)
-        except ValueError as error:
-            raise ValueError(
-                f"{name} part of {dataset.name!r}, groups {groups}: {error}"
-            ) from error
-        counts.append(np.asarray((cond.weights > 0).sum(axis=-1)))
-        if name == "training" and n_folds and counts[0].min() < 2:
-            stratum, group = np.argwhere(counts[0] < 2)[0]
-            raise ValueError(
-                f"cross-validation needs two members of each cell in the training "
-                f"part, but {dataset.name!r} has one of group {group} in stratum "
-                f"{stratum}, groups {groups}. Merge small groups, or pass `n_folds=0`."
-            )
-    return np.stack(counts)
-
-
-class _Part(NamedTuple):
-    """`datasets.Samples` on the device, in JAX's present precision."""
-
-    features: Float[Array, "n d"]
-    labels: Int[Array, " n"]
-    groups: Int[Array, " n"]
-
-
-def _choose(found: Frontier, *, keep: float) -> Frontier:
-    """Fills in the front, the selected and the unconstrained point."""
-    # Without a converged point the best of the others is still an answer, flagged.
-    valid = found.converged if found.converged.any() else None
-    selected = sweeps.select(
-        found.cv_accuracy, found.cv_unfairness, keep=keep, valid=valid
-    )
-    free = np.flatnonzero(found.strength == 0)
-    front = sweeps.pareto_front(found.test_accuracy, found.test_unfairness)
-    return found._replace(
-        on_front=np.asarray(front),
-        selected=int(selected),
-        unconstrained=int(free[np.argmax(found.cv_accuracy[free])]),
-    )
-
-
 def _preprocessed(task: Task, remove: Callable[[Array, Array], Array]) -> LinearFit:
     # The map of a sample, as a matrix: transposed, it takes coefficients back.
     identity = jnp.eye(task.features.shape[1], dtype=task.directions.dtype)
@@ -444,13 +278,8 @@ def _preprocessed(task: Task, remove: Callable[[Array, Array], Array]) -> Linear
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[place], *fits)
 
 
-@functools.partial(jax.jit, static_argnames=("notion", "n_groups"))
-def _compare(part: _Part, weights, *, notion, n_groups) -> Conditionals:
-    return notion(part.groups, part.labels, n_groups=n_groups, weights=weights)
-
-
 @jax.jit
-def _measure(coefficients, intercept, part: _Part, cond: Conditionals, weights):
+def _measure(coefficients, intercept, part: Part, cond: Conditionals, weights):
     """Accuracy and gap of decisions of every model, one model's scores at a time."""
 
     def point(model):
@@ -460,11 +289,6 @@ def _measure(coefficients, intercept, part: _Part, cond: Conditionals, weights):
         return accuracy, metrics.max_gap(decisions, cond)
 
     return jax.lax.map(point, (coefficients, intercept))
-
-
-def _on_device(part: Samples) -> _Part:
-    features = jnp.asarray(part.features, float)
-    return _Part(features, jnp.asarray(part.labels), jnp.asarray(part.groups))
 
 
 def _grid(strengths, ridges, *, method: Method):

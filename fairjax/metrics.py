@@ -17,6 +17,9 @@ from jax.lax import Precision
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key, Real, Shaped, UInt32
 
 from . import _distributions, checks, notions
+from ._leakage import Leakage as Leakage
+from ._leakage import Probe as Probe
+from ._leakage import leakage as leakage
 from .notions import Conditionals
 
 

@@ -181,6 +181,39 @@ def equalized_odds(
     )
 
 
+def within(
+    cond: Conditionals, strata: Shaped[ArrayLike, " n"], *, n_strata: int
+) -> Conditionals:
+    """The same comparison inside each of further strata, such as tasks or age bands.
+
+    Args:
+        cond: from a notion.
+        strata: codes; a sample outside `[0, n_strata)` is compared with nobody.
+        n_strata: static; cost O(n_strata * s * g * n) in time and memory.
+
+    Returns:
+        `n_strata * s` strata, those of the first code first.
+
+    Raises:
+        ValueError: for strata that are not one per sample.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> cond = demographic_parity(jnp.array([0, 1, 1]), n_groups=2)
+        >>> within(cond, jnp.array([0, 0, 1]), n_strata=2).occupied.tolist()
+        [[True, True], [False, True]]
+    """
+    n_before, n_groups, n = cond.weights.shape
+    checks.check_length(strata, n=n, name="strata", to="groups")
+    codes = _as_codes(strata)
+    inside = codes[None] == jnp.arange(n_strata, dtype=codes.dtype)[:, None]
+    rows = jnp.where(inside[:, None, None], cond.weights[None], 0)
+    total = rows.sum(axis=-1, keepdims=True)
+    rows = rows / jnp.where(total > 0, total, 1)
+    shape = n_strata * n_before, n_groups
+    return Conditionals(rows.reshape(*shape, n), (total > 0).reshape(shape))
+
+
 def intersect(
     attributes: Sequence[Int[ArrayLike, " n"]], *, sizes: Sequence[int]
 ) -> tuple[Int[Array, " n"], int]:

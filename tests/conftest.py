@@ -1,10 +1,13 @@
 import jax
+import jaxtyping
 import numpy as np
 import pytest
 
 # Accidental promotion and broadcasting are where silent errors hide.
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Two devices, so that sharded programs are more than a formality.
+jax.config.update("jax_num_cpu_devices", 2)
 
 
 def pytest_configure(config):
@@ -25,3 +28,11 @@ def x64():
     """Double precision for one test, where the claim needs it."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def untyped():
+    """As users run it: without the shape checks that would raise first."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -13,6 +13,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.io
 from sklearn.linear_model import LogisticRegression
 
 from fairjax import _dataset, _sources, _tables, checks, datasets, frontiers, notions
@@ -364,7 +365,7 @@ def test_unknown_columns_are_named_with_their_neighbours(data_dir):
 
 
 def test_registry_holds_every_named_loader(data_dir):
-    regression = ["communities", "law_school", "student"]
+    regression = ["communities", "law_school", "student", "school"]
     names = ["toy", "adult", "compas", "german", *regression]
     assert list(datasets.LOADERS) == names
     for name, loader in datasets.LOADERS.items():
@@ -1025,3 +1026,46 @@ def test_names_of_people_do_not_become_features(write):
     with pytest.raises(ValueError, match="'x' has 1124 categories.*`exclude`"):
         read(path)
     assert read(path, exclude="x").feature_names == ("sex=F", "sex=M")
+
+
+# ---- school
+
+
+def test_school_matches_the_raw_file(data_dir):
+    data = datasets.school(data_dir=data_dir)
+    check_contract(data)
+    raw = scipy.io.loadmat(Path(data_dir, "school.mat"))
+    inputs = [np.asarray(cell, float) for cell in raw["X"].ravel()]
+    values = np.concatenate(inputs)
+    assert len(data.task_names) == len(inputs) == 139
+    assert data.features.shape == (15_362, 25)
+    sizes = np.bincount(data.tasks, minlength=139)
+    assert sizes.tolist() == [len(x) for x in inputs]
+    np.testing.assert_array_equal(
+        data.labels, np.concatenate([y.ravel() for y in raw["Y"].ravel()])
+    )
+    np.testing.assert_array_equal(data.groups, values[:, 6])
+    assert np.bincount(data.groups).tolist() == values[:, 5:7].sum(axis=0).tolist()
+    # Neither the gender nor the constant is a feature; percentages are scaled.
+    kept = [i for i in range(27) if i not in (3, 4, 5, 6)]
+    one_hot = [n for n in data.feature_names if "=" in n]
+    columns = [data.feature_names.index(n) for n in one_hot]
+    np.testing.assert_array_equal(data.features[:, columns], values[:, kept])
+    for i, name in ((3, "free_school_meals"), (4, "in_vr_band_1")):
+        train = values[data.is_train, i]
+        scaled = (values[:, i] - train.mean()) / train.std()
+        column = data.features[:, data.feature_names.index(name)]
+        np.testing.assert_allclose(column, scaled, rtol=1e-5, atol=1e-6)
+
+
+def test_school_splits_every_task_alike(data_dir):
+    data, other = (datasets.school(data_dir=data_dir, seed=s) for s in (0, 1))
+    sizes = np.bincount(data.tasks)
+    tests = np.bincount(data.tasks[~data.is_train], minlength=139)
+    assert np.abs(tests - 0.3 * sizes).max() <= 0.5
+    assert (data.is_train != other.is_train).any()
+    with_gender = datasets.school(data_dir=data_dir, sensitive_in_features=True)
+    assert set(with_gender.feature_names) - set(data.feature_names) == {
+        "gender=1",
+        "gender=2",
+    }

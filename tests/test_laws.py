@@ -13,23 +13,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, PartitionSpec
 
-from fairjax import erm, metrics, notions, penalties
+from fairjax import divergences, erm, kernels, metrics, notions, penalties
 
 N, N_GROUPS, N_STRATA = 24, 3, 2
 # Functions that every family is known to have: discovery must find at least these.
 FAMILIES = {
     notions: {"conditional_parity", "demographic_parity", "equal_opportunity"},
-    penalties: {"mean_gap", "risk_gap"},
+    penalties: {"mean_gap", "risk_gap", "divergence_gap", "covariance"},
     metrics: {"accuracy", "group_means", "ks_distance", "max_gap", "wasserstein"},
 }
-# `intersect` joins codes and has no distribution to return; `bootstrap` is random.
-OUTSIDE = {"intersect", "bootstrap"}
+# `intersect` joins codes and has no distribution to return, `bootstrap` is random, and
+# `orthogonality` sees no samples. An `*_info` holds the value of the member beside it.
+OUTSIDE = {"intersect", "bootstrap", "orthogonality"}
 # Accuracies, means and ratios are not distances, so equal groups do not make them 0.
 NOT_A_GAP = {
     "accuracy",
     "audit",
     "balanced_accuracy",
+    "covariance",
     "group_means",
     "min_ratio",
 }
@@ -41,6 +44,8 @@ def problem(rng, n=N):
         "scores": rng.normal(size=n).astype(np.float32),
         "values": rng.exponential(size=n).astype(np.float32),
         "decisions": rng.integers(2, size=n),
+        "z": rng.normal(size=(n, 2)).astype(np.float32),
+        "attribute": rng.normal(size=n).astype(np.float32),
         "labels": np.arange(n) % 2,
         "strata": np.arange(n) % 2,
         "groups": np.arange(n) // 2 % N_GROUPS,
@@ -50,7 +55,14 @@ def problem(rng, n=N):
 
 def arguments(function, data):
     """Fills in the arguments of `function` by name."""
-    known = data | {"n_groups": N_GROUPS, "n_strata": N_STRATA, "loss": erm.logistic}
+    known = data | {
+        "n_groups": N_GROUPS,
+        "n_strata": N_STRATA,
+        "loss": erm.logistic,
+        "divergence": functools.partial(
+            divergences.sliced_wasserstein, directions=np.eye(2)
+        ),
+    }
     names = inspect.signature(function).parameters
     if "cond" in names:
         known["cond"] = notions.equalized_odds(
@@ -76,6 +88,7 @@ def members(module):
         and function.__module__ == module.__name__
         and not name.startswith("_")
         and name not in OUTSIDE
+        and not name.endswith("_info")
     ]
 
 
@@ -141,7 +154,7 @@ def test_mapped_and_masked_equals_each_subset(function, rng):
     for data in subsets:
         extra = problem(rng) | {"weights": np.zeros(N, np.float32)}
         order = rng.permutation(2 * N)
-        padded.append({w: np.append(data[w], extra[w])[order] for w in data})
+        padded.append({w: np.concatenate([data[w], extra[w]])[order] for w in data})
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *padded)
     mapped = jax.vmap(jitted(function))(stacked)
     looped = [jitted(function)(data) for data in subsets]
@@ -170,7 +183,7 @@ def test_names_of_groups_do_not_matter(function, rng):
 
 @every_member
 def test_gradients_are_finite_with_and_without_ties(function, rng):
-    words = {"scores", "values", "weights"}
+    words = {"scores", "values", "z", "weights"}
     if function.__name__ == "audit":
         pytest.skip("made of other members")
 
@@ -192,11 +205,192 @@ def test_equal_groups_have_no_gap(function, rng):
     if function in members(notions) or function.__name__ in NOT_A_GAP:
         pytest.skip("not a distance between groups")
     block = problem(rng, n=N // N_GROUPS)
-    data = {word: np.tile(array, N_GROUPS) for word, array in block.items()}
+    data = {word: np.concatenate([array] * N_GROUPS) for word, array in block.items()}
     data["groups"] = np.repeat(np.arange(N_GROUPS), N // N_GROUPS)
     assert_close(jitted(function)(data), 0.0)
     unequal = data | {
-        word: data[word] + data["groups"].astype(np.float32)
-        for word in ("scores", "values")
+        word: (data[word].T + data["groups"].astype(np.float32)).T
+        for word in ("scores", "values", "z")
     }
     assert jitted(function)(unequal) > 1e-3
+
+
+# Divergences compare two clouds instead of the cells of a notion.
+POINTS = 10
+OPTIONS = {
+    "epsilon": 0.5,
+    "directions": np.eye(3),
+    "kernel": functools.partial(kernels.gaussian, bandwidth=1.0),
+    "bandwidth": 1.0,
+}
+# The numbers that a sweep varies, each as an argument of its own.
+SWEPT = {
+    "sinkhorn": lambda epsilon: {"epsilon": epsilon},
+    "mmd_squared": lambda h: {
+        "kernel": functools.partial(kernels.gaussian, bandwidth=h)
+    },
+    "mmd_random_features": lambda h: {"bandwidth": h},
+}
+# `hsic` takes pairs, and `mmd_linear_time` no weights.
+OF_OTHER_SAMPLES = {"hsic", "mmd_linear_time"}
+ONLY_REVERSE = {"sinkhorn"}
+DIVERGENCES = [
+    function
+    for name, function in vars(divergences).items()
+    if inspect.isfunction(function)
+    and function.__module__.startswith("fairjax.")
+    and not name.startswith("_")
+    and not name.endswith("_info")
+    and name not in OF_OTHER_SAMPLES
+]
+every_divergence = pytest.mark.parametrize(
+    "function", DIVERGENCES, ids=lambda f: f.__name__
+)
+
+
+def clouds(rng, n=POINTS):
+    x, y = rng.normal(size=(2, n, 3))
+    return (x, y + 0.5, *rng.uniform(0.5, 2, size=(2, n)))
+
+
+def diverge(function, x, y, x_weights, y_weights, **options):
+    names = inspect.signature(function).parameters
+    options = {name: OPTIONS[name] for name in names if name in OPTIONS} | options
+    if "key" in names and "directions" not in names:
+        options["key"] = jax.random.key(0)
+    if function.__name__ == "wasserstein_1d":
+        x, y = x[:, 0], y[:, 0]
+    return function(x, y, x_weights=x_weights, y_weights=y_weights, **options)
+
+
+@functools.cache
+def compiled(function):
+    def traced(*data):
+        TRACES[function] += 1
+        return diverge(function, *data)
+
+    return jax.jit(traced)
+
+
+@functools.cache
+def sloped(function):
+    return jax.jit(jax.value_and_grad(compiled(function), argnums=(0, 1, 2, 3)))
+
+
+def test_discovery_finds_the_known_divergences():
+    names = {function.__name__ for function in DIVERGENCES}
+    assert names >= {
+        "energy_distance",
+        "mmd_random_features",
+        "mmd_squared",
+        "sinkhorn",
+        "sliced_wasserstein",
+        "wasserstein_1d",
+    }
+    assert set(SWEPT) <= names
+
+
+@every_divergence
+def test_a_divergence_is_zero_for_equal_clouds_and_positive_otherwise(
+    function, rng, x64
+):
+    x, y, weights, _ = clouds(rng)
+    order = rng.permutation(POINTS)
+    equal = compiled(function)(x, x[order], weights, weights[order])
+    # The root of a mean square doubles the share of digits that rounding takes.
+    np.testing.assert_allclose(equal, 0, atol=1e-7)
+    assert compiled(function)(x, y, weights, weights) > 1e-2
+
+
+@every_divergence
+def test_a_divergence_is_symmetric_and_blind_to_order(function, rng, x64):
+    x, y, a, b = clouds(rng)
+    value = compiled(function)(x, y, a, b)
+    np.testing.assert_allclose(compiled(function)(y, x, b, a), value, rtol=1e-7)
+    order = rng.permutation(POINTS)
+    shuffled = compiled(function)(x[order], y, a[order], b)
+    # Random features turn all angles by those of the mean, and rounding with them.
+    np.testing.assert_allclose(shuffled, value, rtol=1e-7)
+
+
+@every_divergence
+def test_a_jitted_divergence_equals_the_eager_one_with_one_trace(function, rng, x64):
+    compiled(function)(*clouds(rng))
+    before = TRACES[function]
+    for _ in range(3):
+        data = clouds(rng)
+        value = compiled(function)(*data)
+        np.testing.assert_allclose(value, diverge(function, *data), rtol=1e-9)
+    assert TRACES[function] == before > 0
+
+
+@every_divergence
+def test_a_mapped_and_masked_divergence_equals_each_subset(function, rng, x64):
+    subsets, padded = [clouds(rng) for _ in range(3)], []
+    for x, y, a, b in subsets:
+        far = rng.normal(size=(2, 3, 3)) * 5
+        order = rng.permutation(POINTS + 3)
+        x, y = np.concatenate([x, far[0]]), np.concatenate([y, far[1]])
+        a, b = np.append(a, np.zeros(3)), np.append(b, np.zeros(3))
+        padded.append((x[order], y, a[order], b))
+    stacked = [np.stack(arrays) for arrays in zip(*padded, strict=True)]
+    mapped = jax.vmap(compiled(function))(*stacked)
+    looped = [compiled(function)(*data) for data in subsets]
+    np.testing.assert_allclose(mapped, looped, rtol=1e-7)
+
+
+@every_divergence
+def test_a_batch_over_devices_equals_the_loop_with_its_slopes(function, rng, x64):
+    batch = [clouds(rng) for _ in range(4)]
+    mesh = jax.make_mesh((2,), ("batch",), axis_types=(AxisType.Auto,))
+    rows = PartitionSpec("batch")
+    spread = jax.shard_map(
+        jax.vmap(sloped(function)), mesh=mesh, in_specs=rows, out_specs=rows
+    )
+    stacked = [np.stack(arrays) for arrays in zip(*batch, strict=True)]
+    found = jax.jit(spread)(*stacked)
+    looped = [sloped(function)(*data) for data in batch]
+    expected = jax.tree.map(lambda *leaves: np.stack(leaves), *looped)
+    for one, other in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9)
+
+
+@every_divergence
+def test_forward_mode_equals_reverse_mode_or_is_refused(function, rng, x64):
+    data, moves = clouds(rng), clouds(rng)
+    if function.__name__ in ONLY_REVERSE:
+        with pytest.raises(TypeError, match="forward-mode|custom_vjp"):
+            jax.jvp(compiled(function), data, moves)
+        return
+    forward = jax.jvp(compiled(function), data, moves)[1]
+    slopes = sloped(function)(*data)[1]
+    backward = sum(np.vdot(s, move) for s, move in zip(slopes, moves, strict=True))
+    np.testing.assert_allclose(forward, backward, rtol=1e-8)
+
+
+@pytest.mark.parametrize("function", DIVERGENCES, ids=lambda f: f.__name__)
+def test_a_sweep_over_its_number_equals_the_loop(function, rng, x64):
+    if function.__name__ not in SWEPT:
+        pytest.skip("has no number to sweep")
+    data, numbers = clouds(rng), np.array([0.5, 1.0, 3.0])
+    swept = SWEPT[function.__name__]
+
+    def value(number):
+        return diverge(function, *data, **swept(number))
+
+    mapped = jax.jit(jax.vmap(jax.value_and_grad(value)))(numbers)
+    one_by_one = jax.jit(jax.value_and_grad(value))
+    looped = [one_by_one(number) for number in numbers]
+    expected = jax.tree.map(lambda *leaves: np.stack(leaves), *looped)
+    for one, other in zip(mapped, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+@every_divergence
+def test_slopes_of_a_divergence_are_finite_where_points_coincide(function, rng, x64):
+    x, y, a, b = clouds(rng)
+    y[:4], x[5] = x[:4], x[6]
+    masked = a * (np.arange(POINTS) > 2)
+    for data in (x, y, a, b), (x, y, masked, b), (x, x, a, a), (0 * x, 0 * x, a, b):
+        for slope in sloped(function)(*data)[1]:
+            assert np.isfinite(slope).all()

@@ -31,15 +31,24 @@ class Layer(NamedTuple):
 LAYERS = {
     "checks": Layer(packages="jax numpy"),
     "notions": Layer("checks", "jax"),
-    "erm": Layer("checks notions", "jax optax"),
+    "_objective": Layer("checks notions", "jax"),
+    "erm": Layer("checks notions _objective", "jax optax"),
     "orthogonality": Layer("checks notions", "jax numpy"),
-    "penalties": Layer("checks notions erm", "jax"),
+    "_samples": Layer("checks", "jax numpy"),
+    "kernels": Layer("checks _samples", "jax numpy"),
+    "_kernel_sums": Layer(packages="jax"),
+    "_mmd": Layer("kernels _kernel_sums _samples", "jax"),
+    "_hsic": Layer("checks kernels _kernel_sums _samples", "jax"),
+    "_clouds": Layer("_samples", "jax"),
+    "_sinkhorn": Layer("checks _clouds", "jax", lazy="ott"),
+    "_wasserstein": Layer("checks _clouds", "jax"),
+    "divergences": Layer("_hsic _mmd _sinkhorn _wasserstein"),
+    "penalties": Layer("checks notions erm", "jax numpy"),
     "_ranks": Layer(packages="jax numpy"),
     "barycenters": Layer("checks _ranks", "jax numpy"),
     "sequences": Layer("checks _ranks barycenters", "jax"),
     "sketches": Layer("checks _ranks barycenters", "jax numpy"),
     "_distributions": Layer("checks notions _ranks", "jax numpy"),
-    "metrics": Layer("checks notions _distributions", "jax numpy"),
     "_linear": Layer("checks erm", "jax"),
     "_first_order": Layer("checks erm _linear", "jax"),
     "_second_order": Layer("checks erm _linear", "jax"),
@@ -49,13 +58,26 @@ LAYERS = {
     "_files": Layer(),
     "_checkpoints": Layer("_files", "jax numpy"),
     "sweeps": Layer("checks _checkpoints", "jax numpy", lazy="rich"),
+    "_leakage": Layer("checks kernels solvers sweeps", "jax numpy"),
+    "metrics": Layer("checks notions _distributions _leakage", "jax numpy"),
+    "_batches": Layer("checks", "jax numpy"),
+    "training": Layer("checks erm _batches _checkpoints sweeps", "jax numpy optax"),
+    "modules": Layer("erm barycenters training", "jax flax", lazy="orbax"),
     "_tables": Layer("checks", "numpy", lazy="pandas"),
     "_sources": Layer("_tables", lazy="pooch"),
     "_dataset": Layer("_tables", "numpy"),
     "_csv": Layer("_tables _sources _dataset", "numpy", lazy="pandas"),
-    "datasets": Layer("_tables _sources _dataset _csv", "numpy", lazy="pandas"),
+    "_school": Layer("_tables _sources _dataset", "numpy"),
+    "datasets": Layer("_tables _sources _dataset _csv _school", "numpy", lazy="pandas"),
+    "_frontier": Layer("checks notions sweeps datasets", "jax numpy"),
+    "_networks": Layer(
+        "checks notions erm penalties metrics sweeps training modules _tables datasets "
+        "_frontier",
+        "jax numpy optax",
+    ),
     "frontiers": Layer(
-        "checks notions erm orthogonality solvers metrics sweeps datasets",
+        "checks notions erm orthogonality solvers metrics sweeps datasets _frontier "
+        "_networks",
         "jax numpy",
     ),
     "_canvas": Layer(lazy="matplotlib"),
@@ -67,7 +89,9 @@ LAYERS = {
         "_terminal datasets frontiers plots", "jax numpy rich", lazy="matplotlib"
     ),
     "_sweep_command": Layer(
-        "notions erm sweeps datasets frontiers _files _canvas _terminal _sweep_report"
+        "notions erm kernels divergences penalties sweeps datasets frontiers _files "
+        "_canvas _terminal _sweep_report",
+        "numpy",
     ),
     "_score_tables": Layer("checks _tables", "numpy"),
     "_score_measures": Layer("notions metrics sweeps", "jax numpy"),
@@ -86,7 +110,8 @@ LAYERS = {
         "jax typer rich",
     ),
     "__init__": Layer(
-        "checks notions erm orthogonality penalties barycenters sequences sketches "
+        "checks notions erm orthogonality kernels divergences penalties training "
+        "barycenters sequences sketches "
         "metrics solvers sweeps datasets frontiers plots"
     ),
 }

@@ -7,7 +7,6 @@ from typing import NamedTuple
 import fairlearn.metrics
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 import scipy.optimize
@@ -528,14 +527,6 @@ def test_weights_have_a_gradient_where_they_are_equal(x64):
     # The distance is 5 - w1 / (w0 + w1).
     slopes = jax.grad(distance)(jnp.ones(3))
     np.testing.assert_allclose(slopes, [0.25, -0.25, 0], atol=1e-12)
-
-
-@pytest.fixture
-def untyped():
-    """As users run it: without the shape checks that would raise first."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.parametrize(

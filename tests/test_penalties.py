@@ -1,5 +1,6 @@
 """Penalties against their definitions and against finite differences."""
 
+import functools
 import itertools
 
 import jax
@@ -7,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fairjax import erm, notions, penalties
+from fairjax import erm, kernels, notions, orthogonality, penalties
+from fairjax.divergences import mmd_squared, sinkhorn_info
 
 N = 50
 NOTIONS = {
@@ -91,3 +93,210 @@ def test_mean_gap_of_a_linear_model_is_the_squared_constraint(rng):
     u = features[groups == 0].mean(axis=0) - features[groups == 1].mean(axis=0)
     value = penalties.mean_gap(jnp.array(features @ coef), cond)
     np.testing.assert_allclose(value, (coef @ u) ** 2, rtol=1e-4)
+
+
+def mean_distance(x, y, *, x_weights, y_weights):
+    """A divergence that insists on one array for both clouds."""
+    assert x is y
+    means = [weights @ x / weights.sum() for weights in (x_weights, y_weights)]
+    return jnp.square(means[0] - means[1]).sum()
+
+
+def squared_distance(z, weights, one, other):
+    """What `mean_distance` says of two cells."""
+    means = [np.average(z[c], weights=weights[c], axis=0) for c in (one, other)]
+    return np.square(means[0] - means[1]).sum()
+
+
+@pytest.mark.parametrize("n_groups", [2, 5])
+@pytest.mark.parametrize("notion", NOTIONS)
+def test_divergence_gap_is_the_sum_over_pairs_of_cells(n_groups, notion, rng, x64):
+    _, labels, groups, weights = draw(rng, n_groups)
+    z = rng.normal(size=(N, 2))
+    cond = getattr(notions, notion)(groups, labels, n_groups=n_groups, weights=weights)
+    expected = np.zeros((len(cond.weights), n_groups, n_groups))
+    for stratum, inside in enumerate(NOTIONS[notion](labels)):
+        cells = [inside & (groups == g) for g in range(n_groups)]
+        occupied = [g for g in range(n_groups) if cells[g].any()]
+        for g, h in itertools.permutations(occupied, 2):
+            expected[stratum, g, h] = squared_distance(z, weights, cells[g], cells[h])
+    total = len(expected) * n_groups * (n_groups - 1)
+    for batch_size in (None, 1, 4):
+        info = penalties.divergence_gap_info(
+            jnp.array(z), cond, divergence=mean_distance, batch_size=batch_size
+        )
+        np.testing.assert_allclose(info.gaps, expected, rtol=1e-9)
+        np.testing.assert_allclose(info.value, expected.sum() / 2, rtol=1e-9)
+        np.testing.assert_array_equal(info.comparable, expected > 0)
+        np.testing.assert_allclose(
+            info.missing, 1 - (expected > 0).sum() / total, rtol=1e-6, atol=1e-9
+        )
+
+
+def test_divergence_gap_of_means_is_the_mean_gap(rng):
+    scores, labels, groups, weights = draw(rng, 3)
+    cond = notions.equalized_odds(groups, labels, n_groups=3, weights=weights)
+    scores = jnp.array(scores)
+    value = penalties.divergence_gap(scores[:, None], cond, divergence=mean_distance)
+    info = penalties.mean_gap_info(scores, cond)
+    np.testing.assert_allclose(value, info.value, rtol=1e-4)
+    np.testing.assert_allclose(info.missing, 4 / 6, rtol=1e-6)
+    np.testing.assert_allclose(info.gaps.sum() / 2, info.value, rtol=1e-6)
+    pair = [[False, True, False], [True, False, False], [False] * 3]
+    assert info.comparable.tolist() == [pair] * 2
+
+
+def test_pooled_gap_compares_each_group_with_its_stratum(rng, x64):
+    _, _, groups, _ = draw(rng, 3)
+    z, ones = rng.normal(size=(N, 2)), np.ones(N)
+    cond = notions.demographic_parity(groups, n_groups=3)
+    info = penalties.divergence_gap_info(
+        jnp.array(z), cond, divergence=mean_distance, pooled=True
+    )
+    expected = [squared_distance(z, ones, groups == g, groups >= 0) for g in (0, 1)]
+    np.testing.assert_allclose(info.gaps[0, :, 0], [*expected, 0], rtol=1e-9)
+    np.testing.assert_allclose(info.value, sum(expected), rtol=1e-9)
+    assert info.comparable[0, :, 0].tolist() == [True, True, False]
+    np.testing.assert_allclose(info.missing, 1 / 3, rtol=1e-6)
+
+
+def test_cells_that_are_absent_or_too_small_are_left_out_with_finite_slopes(rng):
+    groups = jnp.array([0, 0, 0, 1, 1, 2])
+    cond = notions.demographic_parity(groups, n_groups=4)
+    z = jnp.array(rng.normal(size=(6, 1)), jnp.float32)
+
+    def fragile(x, y, *, x_weights, y_weights):
+        """Has no value for a cell of one member, like an unbiased estimate."""
+        spread = [1 - jnp.square(w / w.sum()).sum() for w in (x_weights, y_weights)]
+        distance = mean_distance(x, y, x_weights=x_weights, y_weights=y_weights)
+        return distance / spread[0] / spread[1]
+
+    def value(z):
+        info = penalties.divergence_gap_info(z, cond, divergence=fragile, min_members=2)
+        return info.value, info
+
+    (_, info), slope = jax.value_and_grad(value, has_aux=True)(z)
+    assert np.argwhere(np.array(info.comparable[0])).tolist() == [[0, 1], [1, 0]]
+    np.testing.assert_allclose(info.missing, 5 / 6, rtol=1e-6)
+    assert info.value > 0
+    assert np.isfinite(slope).all()
+    assert slope[5] == 0
+
+
+def test_mmd_gap_is_the_loop_over_pairs_of_subsets(rng, x64):
+    """One pass over the kernel serves all pairs; cells too small are left out."""
+    _, labels, groups, _ = draw(rng, 5)
+    groups[groups == 2] = 0
+    groups[:1] = 2  # a cell of one member, for which nothing is unbiased
+    z = rng.normal(size=(N, 2)) + groups[:, None]
+    cond = notions.equalized_odds(groups, labels, n_groups=5)
+    kernel = functools.partial(kernels.gaussian, bandwidth=1.0)
+    mmd = functools.partial(mmd_squared, kernel=kernel, unbiased=True)
+    call = functools.partial(penalties.divergence_gap_info, divergence=mmd)
+    info = jax.jit(call)(jnp.array(z), cond)
+    known = set()
+    for s, (g, h) in itertools.product((0, 1), itertools.combinations(range(5), 2)):
+        cells = [z[(labels == s) & (groups == code)] for code in (g, h)]
+        if min(map(len, cells)) >= 2:
+            known.add((s, g, h))
+            np.testing.assert_allclose(info.gaps[s, g, h], mmd(*cells), rtol=1e-9)
+    assert {tuple(at) for at in np.argwhere(np.triu(info.comparable))} == known
+    assert 0 < len(known) < 20
+    np.testing.assert_allclose(info.missing, 1 - len(known) / 20, rtol=1e-6)
+
+
+def test_sinkhorn_gaps_tell_their_convergence_and_start_warm(rng):
+    _, _, groups, weights = draw(rng, 3)
+    cond = notions.demographic_parity(groups, n_groups=3, weights=weights)
+    z = jnp.array(rng.normal(size=(N, 2)), jnp.float32)
+
+    @functools.partial(jax.jit, static_argnames=("limit", "batch_size"))
+    def gap(z, potentials=None, limit=2000, batch_size=None):
+        return penalties.divergence_gap_info(
+            z,
+            cond,
+            divergence=functools.partial(
+                sinkhorn_info, epsilon=0.3, max_iterations=limit
+            ),
+            batch_size=batch_size,
+            potentials=potentials,
+        )
+
+    info, looped = gap(z), gap(z, batch_size=1)
+    assert info.value > 0.01
+    np.testing.assert_allclose(info.gaps, looped.gaps, rtol=1e-4)
+    # Of the pairs 01, 02, 12 only the first has members on both sides.
+    pair = sinkhorn_info(
+        z, z, x_weights=cond.weights[0, 0], y_weights=cond.weights[0, 1], epsilon=0.3
+    )
+    np.testing.assert_allclose(info.value, pair.value, rtol=1e-4)
+    assert info.details.converged.all()
+    assert info.details.iterations.shape == (1, 3, 3)
+    assert info.details.iterations[0, 0, 0] > 0
+    assert (gap(z, info.details.potentials).details.iterations == 0).all()
+    assert not gap(z, limit=1).details.converged[0, 0]
+
+
+@pytest.mark.parametrize("columns", [None, 3])
+def test_covariance_matches_its_definition(columns, rng, x64):
+    scores, labels, _, weights = draw(rng, 2)
+    attribute = rng.normal(size=N if columns is None else (N, columns))
+    table = np.column_stack([scores, attribute])
+    for mass in (None, weights, labels == 1):
+        matrix = np.cov(table.T, aweights=mass, ddof=0)
+        value = penalties.covariance(
+            jnp.array(scores),
+            jnp.array(attribute),
+            weights=None if mass is None else jnp.array(mass),
+        )
+        np.testing.assert_allclose(value, (matrix[0, 1:] ** 2).sum(), rtol=1e-9)
+
+
+def test_covariance_with_a_binary_attribute_is_the_mean_gap(rng, x64):
+    scores, _, groups, _ = draw(rng, 2)
+    cond, share = notions.demographic_parity(groups, n_groups=2), groups.mean()
+    gap = penalties.mean_gap(jnp.array(scores), cond) * (share * (1 - share)) ** 2
+    found = penalties.covariance(jnp.array(scores), jnp.array(groups))
+    np.testing.assert_allclose(found, gap, rtol=1e-6)
+
+
+def test_orthogonality_is_the_mean_gap_of_a_linear_model(rng, x64):
+    _, labels, groups, weights = draw(rng, 5)
+    features, coef = rng.normal(size=(N, 3)), rng.normal(size=(3, 2))
+    cond = notions.equalized_odds(groups, labels, n_groups=5, weights=weights)
+    directions = orthogonality.directions(jnp.array(features), cond)
+    gaps = [penalties.mean_gap(jnp.array(features @ w), cond) for w in coef.T]
+    found = penalties.orthogonality(jnp.array(coef), directions)
+    np.testing.assert_allclose(found, sum(gaps), rtol=1e-5)
+    single = penalties.orthogonality(jnp.array(coef[:, 0]), directions)
+    np.testing.assert_allclose(single, gaps[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda gap, z: gap(z[:3]), "`z` must have as many entries as `groups`, 4"),
+        (lambda gap, z: gap(z * np.nan), "`z` must be finite"),
+        (lambda gap, z: gap(z, batch_size=0), "`batch_size` must be at least 1"),
+        (lambda gap, z: gap(z, min_members=0), "`min_members` must be at least 1"),
+        (
+            lambda gap, z: penalties.covariance(z[:, 0], z[:2]),
+            "`attribute` must have as many entries as `scores`",
+        ),
+        (
+            lambda gap, z: penalties.covariance(z[:, 0], z * np.nan),
+            "`attribute` must be finite",
+        ),
+        (
+            lambda gap, z: penalties.orthogonality(jnp.ones(3), jnp.ones((1, 2))),
+            "as many features, but have 3 and 2",
+        ),
+    ],
+)
+def test_bad_input_is_refused_at_the_door(call, message, untyped):
+    cond = notions.demographic_parity(jnp.array([0, 0, 1, 1]), n_groups=2)
+    gap = functools.partial(
+        penalties.divergence_gap, cond=cond, divergence=mean_distance
+    )
+    with pytest.raises(ValueError, match=message):
+        call(gap, jnp.ones((4, 1)))

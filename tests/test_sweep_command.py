@@ -250,3 +250,64 @@ def test_public_data(name, tmp_path):
     result = invoke(*SMALL, "--dataset", name, "--without-sensitive", "--out", tmp_path)
     assert result.exit_code == 0, result.output
     assert f"{name}: " in result.stdout
+
+
+NETWORK = ["--model", "mlp", "--widths", "8", "--epochs", "2", "--strengths", "0,1"]
+
+
+@pytest.mark.parametrize("penalty", ["mmd", "sinkhorn"])
+def test_networks_write_the_same_files(penalty, tmp_path):
+    result = invoke(
+        *NETWORK,
+        "--penalty",
+        penalty,
+        "--notion",
+        "demographic-parity",
+        "--out",
+        tmp_path,
+    )
+    assert result.exit_code == 0, result.output
+    assert sorted(contents(tmp_path)) == ["frontier.png", "report.md", "results.csv"]
+    with (tmp_path / "results.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["strength"] for row in rows] == ["0", "1"]
+    assert {(row["model"], row["penalty"]) for row in rows} == {("mlp", penalty)}
+    report = (tmp_path / "report.md").read_text()
+    assert f"hidden layers of 8 tanh units, 2 epochs, penalty {penalty}" in report
+    assert "a fifth of the training part that was held out" in report
+
+
+def test_school_is_swept_with_one_network_for_all_tasks(tmp_path):
+    folder = os.environ.get("FAIRJAX_DATA_DIR")
+    if not folder:
+        pytest.skip("FAIRJAX_DATA_DIR is not set")
+    options = ["--dataset", "school", "--data-dir", folder, "--widths", "8"]
+    options += ["--epochs", "15", "--strengths", "1", "--penalty", "mean-gap"]
+    result = invoke("--model", "shared", *options, "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "139 tasks" in result.stdout
+    assert "KS distance between groups" in result.stdout
+    assert "explained variance" in (tmp_path / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model", "forest"], "--model"),
+        (["--model", "mlp", "--penalty", "none"], "--penalty"),
+        (
+            ["--model", "mlp", "--loss", "hinge"],
+            "`--loss` has no use with `--model mlp`",
+        ),
+        (["--model", "mlp", "--folds", "3"], "`--folds` has no use with `--model mlp`"),
+        (["--epochs", "3"], "`--epochs` has no use with `--model linear`"),
+        (["--model", "mlp", "--widths", "0.5"], "`--widths` must be positive whole"),
+        (["--model", "shared"], "`--model shared` is for data with several tasks"),
+    ],
+)
+def test_options_of_another_model_are_refused(options, message, tmp_path):
+    out = tmp_path / "out"
+    result = invoke(*options, "--out", out)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert not out.exists()

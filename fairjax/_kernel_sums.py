@@ -1,0 +1,287 @@
+"""Sums over all pairs of samples, `sum_ij c_ij k(z_i, z_j)`, without an n x n array.
+
+The kernel matrix is visited tile by tile. `c` and the kernel are symmetric, so half of
+the tiles is enough: with an odd number of blocks on a circle, the pairs (i, i + k) of
+blocks for k = 0 .. (blocks - 1) / 2 hit each unordered pair once.
+
+Derivatives come in two ways, because no single one is fast for both uses of a sum:
+
+- `_alone`: value and slopes in the same visit of a tile, for one matrix `c`.
+- `_together`: plain JAX with rematerialised tiles, so that `vmap` over `c` alone turns
+  into one matrix product per tile and direction, with the kernel evaluated once.
+
+`form` picks the way that the batching asks for.
+"""
+
+import functools
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+from jaxtyping import Array, Bool, Float
+
+Kernel = Callable[[Float[Array, "n d"], Float[Array, "m d"]], Float[Array, "n m"]]
+
+
+class Unbound(NamedTuple):
+    """A kernel taken apart, so that `jit` traces its hyper-parameters.
+
+    Attributes:
+        static: the function, the structure of its arguments, and those that are not
+            numbers with a fraction (`degree=3`).
+        traced: the others, such as a bandwidth.
+    """
+
+    static: Hashable
+    traced: list[Any]
+
+
+def unbind(kernel: Kernel) -> Unbound:
+    """Takes a `functools.partial` apart; any other callable is static as a whole."""
+    if not isinstance(kernel, functools.partial):
+        return Unbound(kernel, [])
+    leaves, tree = jax.tree.flatten((kernel.args, kernel.keywords))
+    traced = [hasattr(leaf, "dtype") or isinstance(leaf, float) for leaf in leaves]
+    fixed = [None if t else leaf for t, leaf in zip(traced, leaves, strict=True)]
+    static = (kernel.func, tree, tuple(traced), tuple(fixed))
+    return Unbound(static, [x for t, x in zip(traced, leaves, strict=True) if t])
+
+
+def bind(static: Any, traced: list[Any]) -> Kernel:
+    """The kernel that `unbind` took apart."""
+    if not isinstance(static, tuple):
+        return static
+    function, tree, where, fixed = static
+    values = iter(traced)
+    leaves = [next(values) if t else x for t, x in zip(where, fixed, strict=True)]
+    args, keywords = jax.tree.unflatten(tree, leaves)
+    return functools.partial(function, *args, **keywords)
+
+
+def form(
+    kernel: Kernel,
+    points: Float[Array, "n d"],
+    left: Float[Array, "r n"],
+    right: Float[Array, "r n"],
+    *,
+    block: int,
+) -> Float[Array, ""]:
+    """`sum_ij c_ij k(z_i, z_j)` for a symmetric `c = left' right`.
+
+    Args:
+        kernel: symmetric; what it closes over is differentiated too.
+        points: the samples z.
+        left: rows of weights.
+        right: as many rows.
+        block: static; most samples in a tile, which holds `block ** 2` numbers.
+
+    Returns:
+        The sum. Value or value and slopes take one pass over half of the pairs; under
+        `vmap` over left and right alone, the kernel is evaluated in one pass for the
+        values and in one for the slopes, whatever the size of the batch.
+    """
+    n_blocks = -(-points.shape[0] // block)
+    n_blocks += 1 - n_blocks % 2
+    tile = points[: -(-points.shape[0] // n_blocks)]
+    pure, closed_over = jax.closure_convert(kernel, tile, tile)
+    operands = (tuple(closed_over), points, left, right)
+    return jax.lax.cond(
+        _is_alone(jax.lax.stop_gradient(points[0] == 0), left[0] != 0),
+        functools.partial(_alone, pure, n_blocks),
+        functools.partial(_together, pure, n_blocks),
+        *operands,
+    )
+
+
+def check_block(block: int) -> None:
+    """Raises `ValueError` unless a block holds at least one sample."""
+    if block < 1:
+        raise ValueError(f"`block` must be at least 1, but is {block}.")
+
+
+def in_use(
+    points: Float[Array, "n d"], weights: Float[Array, " n"]
+) -> Bool[Array, " n"]:
+    """Which samples have weight, in any member of a batch of weights.
+
+    Were it a batch of masks, whatever depends on it would be computed per member, the
+    kernel included. Points that are batched themselves have a mask each.
+    """
+    return _in_use(points[0] == 0, weights != 0)
+
+
+def tamed(points: Float[Array, "n d"], used: Bool[Array, " n"]) -> Float[Array, "n d"]:
+    """Moves samples without weight into three times the range of the others.
+
+    Padding may lie anywhere; far away, it would spoil the centring of the others.
+    """
+    low = jnp.where(used[:, None], points, jnp.inf).min(axis=0)
+    high = jnp.where(used[:, None], points, -jnp.inf).max(axis=0)
+    some = used.any()
+    low, high = jnp.where(some, low, 0), jnp.where(some, high, 0)
+    spread = high - low
+    bounds = jax.lax.stop_gradient((low - spread, high + spread))
+    inside = jnp.clip(points, bounds[0][None], bounds[1][None])
+    return jnp.where(used[:, None], points, inside)
+
+
+def blocks_of(array: Float[Array, "n ..."], n_blocks: int, *, mode: str) -> Array:
+    """Cuts the first axis into blocks of equal size, padded at the end."""
+    size = -(-array.shape[0] // n_blocks)
+    pad = [(0, n_blocks * size - array.shape[0])] + [(0, 0)] * (array.ndim - 1)
+    padded = jnp.pad(array, pad, mode=mode)
+    return padded.reshape(n_blocks, size, *array.shape[1:])
+
+
+@jax.custom_batching.custom_vmap
+def _is_alone(points: Bool[Array, " d"], weights: Bool[Array, " n"]) -> Bool[Array, ""]:
+    return jnp.array(True)
+
+
+@_is_alone.def_vmap
+def _(axis_size: int, batched: list[bool], points: Array, weights: Array) -> Any:
+    return jnp.array(batched[0] or not batched[1]), False
+
+
+@jax.custom_batching.custom_vmap
+def _in_use(points: Bool[Array, " d"], weights: Bool[Array, " n"]) -> Bool[Array, " n"]:
+    return weights
+
+
+@_in_use.def_vmap
+def _(axis_size: int, batched: list[bool], points: Array, weights: Array) -> Any:
+    if batched[0] or not batched[1]:
+        return weights, batched[1]
+    return _in_use(points, weights.any(axis=0)), False
+
+
+def _tile(
+    kernel: Callable[..., Array],
+    closed_over: tuple[Array, ...],
+    points: Float[Array, "b d"],
+    others: Float[Array, "b d"],
+    left: Float[Array, "r b"],
+    right: Float[Array, "r b"],
+) -> Float[Array, ""]:
+    """The sum over the pairs of one tile."""
+    table = kernel(points, others, *closed_over)
+    return (left.T * jnp.matmul(table, right.T, precision="highest")).sum()
+
+
+def _cut(n_blocks: int, points: Array, left: Array, right: Array) -> tuple[Array, ...]:
+    # Copies of a sample as padding: zeros could be far away from all others.
+    samples = blocks_of(points, n_blocks, mode="edge")
+    rows = (blocks_of(w.T, n_blocks, mode="constant") for w in (left, right))
+    return samples, *(jnp.swapaxes(row, 1, 2) for row in rows)
+
+
+def _together(
+    kernel: Callable[..., Array],
+    n_blocks: int,
+    closed_over: tuple[Array, ...],
+    points: Float[Array, "n d"],
+    left: Float[Array, "r n"],
+    right: Float[Array, "r n"],
+) -> Float[Array, ""]:
+    """The sum as plain JAX; nothing of a tile is kept for the derivatives."""
+    samples, left, right = _cut(n_blocks, points, left, right)
+
+    @jax.checkpoint
+    def ring(k: Array) -> Array:
+        @jax.checkpoint
+        def tile(at: tuple[Array, ...]) -> Array:
+            return _tile(kernel, closed_over, *at)
+
+        turned = (jnp.roll(samples, -k, axis=0), left, jnp.roll(right, -k, axis=0))
+        return jax.lax.map(tile, (samples, *turned)).sum()
+
+    sums = jax.lax.map(ring, jnp.arange(n_blocks // 2 + 1))
+    return 2 * sums.sum() - sums[0]
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _alone(
+    kernel: Callable[..., Array],
+    n_blocks: int,
+    closed_over: tuple[Array, ...],
+    points: Float[Array, "n d"],
+    left: Float[Array, "r n"],
+    right: Float[Array, "r n"],
+) -> Float[Array, ""]:
+    return _together(kernel, n_blocks, closed_over, points, left, right)
+
+
+@functools.partial(_alone.defjvp, symbolic_zeros=True)
+def _(kernel: Any, n_blocks: int, primals: Any, tangents: Any) -> tuple[Array, Array]:
+    def moves(tangent: Any) -> bool:
+        return any(not isinstance(t, SymbolicZero) for t in jax.tree.leaves(tangent))
+
+    wanted = [moves(tangent) for tangent in tangents]
+    value, slopes = _with_slopes(kernel, n_blocks, *primals, wanted=wanted)
+    change = jnp.zeros_like(value)
+    for slope, tangent in zip(slopes, tangents, strict=True):
+        for s, t in zip(jax.tree.leaves(slope), jax.tree.leaves(tangent), strict=False):
+            if not isinstance(t, SymbolicZero):
+                change += jnp.vdot(s, t, precision="highest")
+    return value, change
+
+
+def _with_slopes(
+    kernel: Callable[..., Array],
+    n_blocks: int,
+    closed_over: tuple[Array, ...],
+    points: Float[Array, "n d"],
+    left: Float[Array, "r n"],
+    right: Float[Array, "r n"],
+    *,
+    wanted: list[bool],
+) -> tuple[Array, tuple[Any, ...]]:
+    """The sum and its slopes in the four arguments, None where not wanted."""
+    n = points.shape[0]
+    samples, left, right = _cut(n_blocks, points, left, right)
+    of_constants, of_points, of_left, of_right = wanted
+    flags = (of_constants, of_points, of_points, of_left, of_right)
+    positions = [i for i, flag in enumerate(flags, start=1) if flag]
+    tile = jax.value_and_grad(_tile, argnums=positions)
+
+    @jax.checkpoint
+    def ring(total: list[Any], k: Array) -> tuple[list[Any], Any]:
+        turned = (jnp.roll(samples, -k, axis=0), left, jnp.roll(right, -k, axis=0))
+        values, slopes = jax.lax.map(
+            jax.checkpoint(lambda at: tile(kernel, closed_over, *at)),
+            (samples, *turned),
+        )
+        times = jnp.where(k == 0, 1, 2).astype(values.dtype)
+        found = dict(zip(positions, slopes, strict=True))
+        constants = jax.tree.map(lambda s: times * s.sum(axis=0), found.pop(1, ()))
+        # Slopes of the turned blocks go back to where those came from.
+        for back in {3, 5} & set(found):
+            found[back] = jnp.roll(found[back], k, axis=0)
+        if of_points:
+            found[2] += found.pop(3)
+        total = [
+            t + times * found[i] for t, i in zip(total, sorted(found), strict=True)
+        ]
+        return total, (times * values.sum(), constants)
+
+    # Zeros made of the data, because inside `shard_map` they must vary as data do.
+    start = [
+        0 * jax.lax.stop_gradient(a)
+        for a, flag in zip((samples, left, right), wanted[1:], strict=True)
+        if flag
+    ]
+    total, (sums, constants) = jax.lax.scan(ring, start, jnp.arange(n_blocks // 2 + 1))
+    found = iter(total)
+
+    def rows(blocks: Array) -> Array:
+        flat = jnp.swapaxes(blocks, 1, 2).reshape(-1, blocks.shape[1])
+        return flat[:n].T
+
+    return sums.sum(), (
+        jax.tree.map(lambda s: s.sum(axis=0), constants) if of_constants else None,
+        next(found).reshape(-1, points.shape[1])[:n] if of_points else None,
+        rows(next(found)) if of_left else None,
+        rows(next(found)) if of_right else None,
+    )
