@@ -332,7 +332,8 @@ def _transport(x, y, a, b, start, *, tolerance, limit, fixed, slopes):
         return jax.lax.cond(
             tried.error < plan.error,
             lambda: tried,
-            lambda: measure(*log_step(plan.f, plan.g), done + 1),
+            # Where their number is fixed, it stands for one of those in vain.
+            lambda: measure(*log_step(plan.f, plan.g), done + (not fixed)),
         )
 
     def unfinished(plan):
