@@ -21,6 +21,25 @@ compilation.
 Run: `python benchmarks/sinkhorn.py [--rows N ...] [--repeats R] [--steps S] [--smoke]`;
 geomloss and POT need torch, and what is not installed is left out, as all others are
 above 4,096 points. On another device than a CPU, JAX uses it, torch stays on the CPU.
+
+Answer (2 cores, otherwise idle; jax 0.12.0.1, ott-jax 0.6.0, torch 2.14.1, geomloss
+0.3.1, POT 0.9.7, Python 3.13; median seconds, error in brackets):
+
+    n per group, d             1,024, 16         1,024, 64         4,096, 16
+    fairjax                    0.019 (2e-7)      0.024 (2e-7)      0.485 (2e-7)
+    from its own potentials    0.010 (2e-7)      0.014 (2e-7)      0.213 (6e-8)
+    100 steps, cold            0.019             0.025             0.474
+    100 steps, warm            0.015             0.019             0.383
+    ott-jax                    0.086 (7e-7)      0.061 (0)         1.650 (2e-6)
+    geomloss, scaling 0.5      0.095 (5e-2)      0.083 (4e-3)      6.450 (2e-2)
+    geomloss, scaling 0.9      0.315 (1e-3)      0.263 (3e-4)      19.47 (1e-3)
+    POT                        0.255 (3e-4)      0.155 (2e-7)      19.94 (3e-4)
+
+Compilation takes 3 s; 17 MB are held at 1,024 points per group, 269 MB at 4,096, four
+times as many for twice the points: 100,000 do not fit. The aims, 0.06 s at 1,024 and
+1.5 s at 4,096, are met. That warm starts make 100 steps three times faster again is
+missed: they save 5 of 20 iterations, and without any a step would still cost 0.45 of a
+cold one.
 """
 
 import argparse
