@@ -85,8 +85,11 @@ def check_sample(
 
 
 def as_weights(weights: Weights, n: int, dtype: Any) -> Float[Array, " n"]:
-    """Weights of a dtype, all ones when absent."""
-    return jnp.ones(n, dtype) if weights is None else jnp.asarray(weights).astype(dtype)
+    """Weights of a dtype, all ones when absent; NaN for a negative one inside `jit`."""
+    if weights is None:
+        return jnp.ones(n, dtype)
+    mass = jnp.asarray(weights).astype(dtype)
+    return jnp.where(mass >= 0, mass, jnp.nan)
 
 
 def wide(*arrays: ArrayLike) -> Any:

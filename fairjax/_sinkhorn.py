@@ -198,6 +198,14 @@ def sinkhorn_info(
     for name, count in (("max_iterations", max_iterations), ("iterations", iterations)):
         if count is not None and count < 1:
             raise ValueError(f"`{name}` must be at least 1, but is {count}.")
+    if potentials is not None:
+        n, m = clouds.x.shape[0], clouds.y.shape[0]
+        found = [jnp.shape(leaf) for leaf in potentials]
+        if found != [(n,), (m,), (n,), (m,)]:
+            raise ValueError(
+                f"`potentials` must come from a call with {n} and {m} points, but have "
+                f"shapes {found}."
+            )
     numbers = (*clouds[:4], _positive(epsilon, "epsilon", dtype))
     # Where one of them varies over the devices of `shard_map`, all their slopes do.
     mark = sum(jax.lax.stop_gradient(array).ravel()[0] for array in numbers)

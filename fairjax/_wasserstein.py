@@ -131,12 +131,13 @@ def _distance(
     x, y = project(clouds.x.T), project(clouds.y.T)
     # A bound of all gaps: their powers must neither overflow nor vanish.
     spread = jnp.maximum(x.max(), y.max()) - jnp.minimum(x.min(), y.min())
-    unit = jax.lax.stop_gradient(jnp.where(spread > 0, spread, 1))
+    unit = jax.lax.stop_gradient(jnp.where(spread <= 0, 1, spread))
     costs = jax.vmap(functools.partial(_cost, p=p), in_axes=(0, 0, None, None))(
         x / unit, y / unit, clouds.x_mass, clouds.y_mass
     )
     cost = costs.mean()
-    some = clouds.occupied & (cost > 0)
+    # Not `cost > 0`, which would make a NaN look like no distance at all.
+    some = clouds.occupied & ~(cost <= 0)
     return unit * jnp.where(some, jnp.where(some, cost, 1) ** (1 / p), 0)
 
 
@@ -160,7 +161,7 @@ def _cost(
     y_rank = jnp.minimum(jnp.arange(order.shape[0]) - before, y.shape[0] - 1)
     gaps = jnp.abs(x[x_order][x_rank] - y[y_order][y_rank])
     # On a step without width, a sample without weight may be as far as it likes.
-    gaps = jnp.where(widths > 0, gaps, 0)
+    gaps = jnp.where((widths > 0) | jnp.isnan(gaps), gaps, 0)
     return (widths * gaps**p).sum()
 
 

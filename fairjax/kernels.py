@@ -275,6 +275,11 @@ def check_bound(kernel: Any, *, name: str = "kernel") -> None:
         Traceback (most recent call last):
         ValueError: `bandwidth` of `kernel` must be positive and finite, but is 0.0. ...
     """
+    if not callable(kernel):
+        raise ValueError(
+            f"`{name}` must be a function of two blocks of samples, such as "
+            f"`functools.partial(kernels.gaussian, bandwidth=1.0)`, but is {kernel!r}."
+        )
     if not isinstance(kernel, functools.partial):
         return
     for word in ("bandwidth", "scale"):

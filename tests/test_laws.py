@@ -387,6 +387,16 @@ def test_a_sweep_over_its_number_equals_the_loop(function, rng, x64):
 
 
 @every_divergence
+def test_bad_numbers_inside_jit_are_never_a_plausible_value(function, rng, x64):
+    x, y, a, b = clouds(rng)
+    for at in (0, POINTS - 1):
+        spoilt, owed = x.copy(), a.copy()
+        spoilt[at, 0], owed[at] = np.nan, -1.0
+        assert np.isnan(compiled(function)(spoilt, y, a, b))
+        assert np.isnan(compiled(function)(x, y, owed, b))
+
+
+@every_divergence
 def test_slopes_of_a_divergence_are_finite_where_points_coincide(function, rng, x64):
     x, y, a, b = clouds(rng)
     y[:4], x[5] = x[:4], x[6]

@@ -416,6 +416,7 @@ GAUSSIAN = KERNELS["gaussian"][0]
             ),
             "`bandwidth` of `kernel` must be positive and finite, but is 0.0",
         ),
+        (lambda z: mmd_squared(z, z, kernel="rbf"), "`kernel` must be a function"),
         (lambda z: mmd_squared(z, z, kernel=GAUSSIAN, block=0), "`block` must be at"),
         (lambda z: mmd_squared(z[:0], z, kernel=GAUSSIAN), "`x` must hold at least"),
         (lambda z: mmd_squared(z, z[:, :1], kernel=GAUSSIAN), "2 and 1 columns"),

@@ -232,6 +232,10 @@ def test_mapped_over_epsilon_equals_the_loop_also_with_fixed_iterations(rng, x64
         ({"tolerance": -1.0}, "`tolerance` must be above 0"),
         ({"max_iterations": 0}, "`max_iterations` must be at least 1"),
         ({"iterations": 0}, "`iterations` must be at least 1"),
+        (
+            {"potentials": Potentials(*(np.zeros(N) for _ in range(4)))},
+            "`potentials` must come from a call with 9 and 7 points",
+        ),
         ({"x": np.zeros((0, D))}, "`x` must hold at least one point"),
         ({"y": np.zeros((M, D + 1))}, "same width, but have 3 and 4 columns"),
         ({"y": np.full((M, D), np.nan)}, r"`y` must be finite, but y\[0, 0\] = nan"),
