@@ -49,7 +49,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from timing import held, machine, peak_memory, seconds
+from timing import machine, once, seconds
 
 from fairjax import kernels, notions, penalties
 from fairjax.divergences import mmd_random_features, mmd_squared
@@ -151,13 +151,7 @@ def report(name, first, median, limit=None, error=None, memory=None):
 def measure(name, program, args, truth, limit, repeats):
     """One line of the table; the program returns its value first."""
     first, median = seconds(partial(program, *args), repeats=repeats)
-    if hasattr(program, "lower"):
-        memory = held(program, *args)
-        result = jax.block_until_ready(program(*args))
-    else:
-        with peak_memory() as rise:
-            result = program(*args)
-        memory = rise[0]
+    result, memory = once(program, args)
     error = None if truth is None else abs(result[0] / truth - 1)
     report(name, first, median, limit, error, memory)
     return median

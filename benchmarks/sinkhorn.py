@@ -53,7 +53,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from timing import held, machine, peak_memory, seconds
+from timing import machine, once, seconds
 
 from fairjax.divergences import sinkhorn_info
 
@@ -126,13 +126,7 @@ def report(name, first, median, error=None, memory=None):
 
 def measure(name, program, args, value, truth, repeats):
     first, median = seconds(partial(program, *args), repeats=repeats)
-    if hasattr(program, "lower"):
-        memory = held(program, *args)
-        result = jax.block_until_ready(program(*args))
-    else:
-        with peak_memory() as rise:
-            result = program(*args)
-        memory = rise[0]
+    result, memory = once(program, args)
     error = None if truth is None else abs(value(result) / truth - 1)
     report(name, first, median, error, memory)
     return result

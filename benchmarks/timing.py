@@ -60,6 +60,15 @@ def held(program, *args: object) -> float:
     return plan.temp_size_in_bytes / 1e6
 
 
+def once(program, args: tuple) -> tuple[object, float]:
+    """The result of one call, and the memory it took [MB]: XLA's plan, or measured."""
+    if hasattr(program, "lower"):
+        return jax.block_until_ready(program(*args)), held(program, *args)
+    with peak_memory() as rise:
+        result = program(*args)
+    return result, rise[0]
+
+
 def machine(*packages: str) -> str:
     """One line: device, cores, and the versions that matter."""
     device = jax.devices()[0]

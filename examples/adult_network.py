@@ -37,14 +37,14 @@ from fairjax.training import evaluate, fit
 PENALTIES = {
     "MMD": partial(
         divergences.mmd_squared,
-        kernel=partial(kernels.gaussian, bandwidth=4.0),
+        kernel=partial(kernels.gaussian_sum, bandwidth=4.0),
         unbiased=True,
     ),
     "Sinkhorn": partial(divergences.sinkhorn_info, epsilon=2.0),
 }
 STRENGTHS = {
-    "MMD": [0.0, 0.3, 1.0, 3.0, 10.0],
-    "Sinkhorn": [0.0, 0.01, 0.03, 0.1, 0.3],
+    "MMD": [0.0, 3.0, 10.0, 30.0, 60.0],
+    "Sinkhorn": [0.0, 0.03, 0.1, 0.3, 1.0],
 }
 LOOKS = {"MMD": ("#0072B2", "o", "-"), "Sinkhorn": ("#D55E00", "s", "--")}
 
@@ -52,7 +52,9 @@ LOOKS = {"MMD": ("#0072B2", "o", "-"), "Sinkhorn": ("#D55E00", "s", "--")}
 def train(data, name, points, epochs):
     features, labels, groups = (jnp.asarray(array) for array in data.train)
     apply, init, _ = modules.functional(
-        lambda rngs: modules.MLP(features.shape[1], [64], rngs=rngs)
+        lambda rngs: modules.MLP(
+            features.shape[1], [64], activation=jnp.tanh, rngs=rngs
+        )
     )
     objective = erm.objective(
         loss=erm.logistic,
@@ -68,7 +70,7 @@ def train(data, name, points, epochs):
             init,
             erm.Batch(features, labels, groups),
             objective=objective,
-            optimizer=optax.adam(1e-3),
+            optimizer=optax.adam(3e-3),
             epochs=epochs,
             batch_size=512,
             progress=progress,

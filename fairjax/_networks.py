@@ -27,7 +27,7 @@ def network(
     on_scores: erm.Penalty | None = None,
     widths: Sequence[int] = (64,),
     epochs: int = 20,
-    batch_size: int = 512,
+    batch_size: int | None = None,
     learning_rate: float = 3e-3,
     seed: int = 0,
     keep: float = 0.9,
@@ -48,7 +48,8 @@ def network(
         on_scores: a penalty of the scores. At least one of the two is needed.
         widths: of the hidden layers.
         epochs: passes over the data.
-        batch_size: samples in a batch; all of them, where there are fewer.
+        batch_size: samples in a batch. By default an eighth of them, but from 64 to 512
+            (or all, where there are fewer): so small data have their steps, too.
         learning_rate: of Adam.
         seed: of the start, the batches and the held-out samples.
         keep: settings with this share of the best accuracy are good enough, in (0, 1].
@@ -57,7 +58,9 @@ def network(
     Returns:
         One point per strength. A fifth of the training samples, spread over groups and
         labels, is held out for the selection; networks learn from the others. Cost: one
-        program for all strengths; see `training.fit`.
+        program for all strengths; see `training.fit`. A penalty on layers that tasks
+        share does not bind what their heads add: where tasks differ in who belongs to
+        them, scores differ between groups even if the representation does not.
 
     Raises:
         ValueError: as `linear` does for the data, and as `training.fit` does.
@@ -130,7 +133,7 @@ def network(
         epochs=epochs,
         strength=strength,
         seed=seed,
-        batch_size=batch_size if batch_size < learn.sum() else None,
+        batch_size=_batch_size(batch_size, int(learn.sum())),
         by_label=not regression,
         progress=progress,
     )
@@ -163,6 +166,12 @@ def network(
         ),
         keep=keep,
     )
+
+
+def _batch_size(wanted: int | None, n: int) -> int | None:
+    """None for full batches."""
+    size = min(512, max(64, n // 8)) if wanted is None else wanted
+    return size if size < n else None
 
 
 def _held_out(dataset: Dataset, seed: int) -> tuple[np.ndarray, np.ndarray]:

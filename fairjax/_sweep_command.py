@@ -75,7 +75,7 @@ def _mmd(width: int) -> Any:
 
 
 PENALTIES = {
-    "mmd": Weighed(_between(_mmd), (0.0, *np.logspace(-2, 1, 13))),
+    "mmd": Weighed(_between(_mmd), (0.0, *np.logspace(-1, 2.5, 15))),
     "energy": Weighed(
         _between(lambda width: partial(divergences.energy_distance, unbiased=True)),
         (0.0, *np.logspace(-2, 1, 13)),
