@@ -9,6 +9,22 @@ seed; 0.5 is chance).
 
     pip install "fairjax[data,plot]"
     python examples/adult_network.py [--seeds N] [--out FOLDER] [--smoke]
+
+Answer (one seed; 2 cores, jax 0.12.0.1, 2 minutes):
+
+    penalty   strength  accuracy  gap     leakage
+    MMD           0.00  0.8575    0.1901  1.000
+    MMD           3.00  0.8524    0.1186  0.623
+    MMD          10.00  0.8460    0.0772  0.612
+    MMD          30.00  0.8404    0.0448  0.605
+    MMD          60.00  0.8399    0.0340  0.601
+    Sinkhorn      0.03  0.8566    0.1820  0.976
+    Sinkhorn      0.10  0.8552    0.1540  0.940
+    Sinkhorn      0.30  0.8536    0.1225  0.911
+    Sinkhorn      1.00  0.8471    0.0911  0.934
+
+Over four seeds, MMD at strength 60 ends between a gap of 0.007 (accuracy 0.833) and
+0.034 (0.840). The sex is one of the features, hence the leakage of 1 without penalty.
 """
 
 import argparse
