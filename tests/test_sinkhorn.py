@@ -111,6 +111,19 @@ def test_float32_keeps_its_digits_far_from_the_origin(rng):
     np.testing.assert_allclose(found.value, expected, rtol=1e-3)
 
 
+@pytest.mark.parametrize("apart", [30.0, 1e4])
+def test_clouds_may_lie_far_apart_in_float32(apart, rng):
+    x, y, a, b = draw(rng)
+    a, b = a / a.sum(), b / b.sum()
+    x, y = x - a @ x, y - b @ y
+    # A shift of the whole cloud adds its square, and nothing else.
+    expected = by_definition(x, y, a, b, 1.0) + D * apart**2
+    single = [array.astype(np.float32) for array in (x, y + apart, a, b)]
+    found = compiled(*single, jnp.float32(1.0))
+    assert found.converged
+    np.testing.assert_allclose(found.value, expected, rtol=1e-4)
+
+
 def test_only_the_value_has_a_gradient_and_only_a_first_one(rng, x64):
     x, y, a, b = draw(rng)
 
