@@ -175,7 +175,7 @@ def test_all_pairs_share_one_pass_over_the_kernel(rng, x64):
 def products(jaxpr):
     """Multiplications in matrix products, with loops by their lengths.
 
-    Counted in the traced program: XLA's own count leaves out what it hands to libraries.
+    Counted in the traced program: XLA's own count leaves out calls to libraries.
     """
     total = 0
     for equation in jaxpr.eqns:
