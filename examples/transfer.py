@@ -216,10 +216,14 @@ def draw(names, values, out):
                     label=f"{name}, unseen schools",
                 )
         axis.set_xscale("log")
+        marks = sorted({strength for name, strength in names if name in LOOKS})
+        axis.set_xticks([max(m, 0.1) for m in marks], labels=[f"{m:g}" for m in marks])
+        axis.minorticks_off()
         axis.set_ylabel(f"{column} [{unit}]" if unit else column)
     for axis in axes[1]:
-        axis.set_xlabel("strength (0.1 stands for 0)")
-    axes[0, 0].legend(fontsize="small")
+        axis.set_xlabel("strength (log scale, 0 at its left end)")
+    entries = axes[0, 0].get_legend_handles_labels()
+    figure.legend(*entries, loc="outside lower center", ncols=3, fontsize="small")
     figure.suptitle("School: a fair representation on tasks seen and never seen")
     figure.savefig(out / "transfer.png", dpi=150)
 
