@@ -16,6 +16,38 @@ the start of the encoder.
 
     pip install "fairjax[data,plot]"
     python examples/transfer.py [--seeds N] [--out FOLDER] [--smoke]
+
+Answer (10 seeds, mean and standard deviation; 2 cores, jax 0.12.0.1, 7 minutes):
+
+                                      error             KS      mean gap       leakage
+    ridge alone       seen     10.07 (0.12)  0.203 (0.025)   2.54 (0.37)   1.00 (0.00)
+                      unseen    9.89 (0.20)  0.233 (0.034)   2.61 (0.35)   1.00 (0.00)
+    ridge, projected  seen     10.14 (0.13)  0.083 (0.023)   0.63 (0.34)   0.68 (0.12)
+                      unseen    9.93 (0.17)  0.100 (0.020)   0.62 (0.20)   0.74 (0.16)
+    no penalty        seen      9.87 (0.13)  0.218 (0.025)   2.91 (0.41)   1.00 (0.00)
+                      unseen    9.65 (0.17)  0.236 (0.023)   2.95 (0.40)   1.00 (0.00)
+    MMD 0.3           seen      9.89 (0.13)  0.160 (0.026)   1.75 (0.40)   0.83 (0.06)
+                      unseen    9.64 (0.16)  0.160 (0.029)   1.73 (0.29)   0.85 (0.05)
+    MMD 1             seen      9.92 (0.13)  0.124 (0.023)   1.21 (0.35)   0.62 (0.07)
+                      unseen    9.67 (0.16)  0.135 (0.031)   1.20 (0.28)   0.66 (0.07)
+    MMD 3             seen      9.93 (0.12)  0.106 (0.021)   0.89 (0.34)   0.62 (0.11)
+                      unseen    9.68 (0.16)  0.123 (0.031)   0.90 (0.27)   0.66 (0.08)
+    MMD 10            seen      9.96 (0.11)  0.092 (0.016)   0.73 (0.33)   0.62 (0.11)
+                      unseen    9.71 (0.17)  0.109 (0.025)   0.74 (0.28)   0.66 (0.10)
+    Sinkhorn 0.3      seen      9.87 (0.11)  0.130 (0.025)   1.22 (0.37)   0.91 (0.05)
+                      unseen    9.64 (0.13)  0.143 (0.021)   1.18 (0.26)   0.91 (0.05)
+    Sinkhorn 1        seen      9.91 (0.10)  0.110 (0.025)   0.90 (0.36)   0.87 (0.07)
+                      unseen    9.69 (0.14)  0.122 (0.021)   0.87 (0.28)   0.87 (0.10)
+    Sinkhorn 3        seen      9.98 (0.08)  0.095 (0.024)   0.70 (0.34)   0.87 (0.08)
+                      unseen    9.76 (0.15)  0.108 (0.019)   0.67 (0.28)   0.86 (0.10)
+    Sinkhorn 10       seen     10.15 (0.11)  0.082 (0.023)   0.57 (0.27)   0.86 (0.09)
+                      unseen    9.96 (0.15)  0.105 (0.038)   0.51 (0.25)   0.86 (0.10)
+
+It does transfer: with MMD at strength 3 the KS distance falls by 0.112 in the schools
+seen and by 0.113 in the others, for 0.06 and 0.04 points of error. Projected ridge in
+each school alone is fairer yet, at an error about 0.2 points higher. Two limits: a
+finite test part shows a distance above 0 even for fair scores, and the gender can still
+be told from the representation better than by chance, after Sinkhorn much better.
 """
 
 import argparse
