@@ -45,7 +45,9 @@ class Plan(NamedTuple):
     def draw(self, key: Key[Array, ""] | UInt32[Array, "2"]) -> Batches:
         """Shuffles; the only part that needs a key."""
         chance = jax.random.bits(key, self.shuffle.shape)
-        order = jnp.lexsort((chance, jnp.asarray(self.shuffle)))
+        # Two stable sorts of one key: on CPUs a third of the time of `lexsort`.
+        order = jnp.argsort(chance)
+        order = order[jnp.argsort(jnp.asarray(self.shuffle)[order])]
         indices = jnp.asarray(self.members)[order][self.places]
         weights = jnp.asarray(self.weights)
         return Batches(indices, jnp.broadcast_to(weights, indices.shape))

@@ -244,43 +244,45 @@ def _with_slopes(
     of_constants, of_points, of_left, of_right = wanted
     flags = (of_constants, of_points, of_points, of_left, of_right)
     positions = [i for i, flag in enumerate(flags, start=1) if flag]
-    tile = jax.value_and_grad(_tile, argnums=positions)
 
-    @jax.checkpoint
-    def ring(total: list[Any], k: Array) -> tuple[list[Any], Any]:
+    def visit(k: Any, positions: list[int]) -> tuple[Array, dict[int, Any]]:
+        """Values of the tiles (i, i + k), and their slopes added up in their places."""
+        tile = jax.value_and_grad(_tile, argnums=positions)
         turned = (jnp.roll(samples, -k, axis=0), left, jnp.roll(right, -k, axis=0))
         values, slopes = jax.lax.map(
             jax.checkpoint(lambda at: tile(kernel, closed_over, *at)),
             (samples, *turned),
         )
-        times = jnp.where(k == 0, 1, 2).astype(values.dtype)
         found = dict(zip(positions, slopes, strict=True))
-        constants = jax.tree.map(lambda s: times * s.sum(axis=0), found.pop(1, ()))
+        if 1 in found:
+            found[1] = jax.tree.map(lambda s: s.sum(axis=0), found[1])
         # Slopes of the turned blocks go back to where those came from.
         for back in {3, 5} & set(found):
             found[back] = jnp.roll(found[back], k, axis=0)
-        if of_points:
+        if 3 in found:
             found[2] += found.pop(3)
-        total = [
-            t + times * found[i] for t, i in zip(total, sorted(found), strict=True)
-        ]
-        return total, (times * values.sum(), constants)
+        return values.sum(), found
 
-    # Zeros made of the data, because inside `shard_map` they must vary as data do.
-    start = [
-        0 * jax.lax.stop_gradient(a)
-        for a, flag in zip((samples, left, right), wanted[1:], strict=True)
-        if flag
-    ]
-    total, (sums, constants) = jax.lax.scan(ring, start, jnp.arange(n_blocks // 2 + 1))
-    found = iter(total)
+    # On the diagonal both sides are the same samples: one slope, counted twice.
+    value, slopes = visit(0, [i for i in positions if i != 3])
+    if of_points:
+        slopes[2] *= 2
+
+    def ring(total: Any, k: Array) -> tuple[Any, None]:
+        return jax.tree.map(lambda t, s: t + 2 * s, total, visit(k, positions)), None
+
+    if n_blocks > 1:
+        (value, slopes), _ = jax.lax.scan(
+            jax.checkpoint(ring), (value, slopes), jnp.arange(1, n_blocks // 2 + 1)
+        )
+    found = iter([slopes[i] for i in sorted(set(slopes) - {1})])
 
     def rows(blocks: Array) -> Array:
         flat = jnp.swapaxes(blocks, 1, 2).reshape(-1, blocks.shape[1])
         return flat[:n].T
 
-    return sums.sum(), (
-        jax.tree.map(lambda s: s.sum(axis=0), constants) if of_constants else None,
+    return value, (
+        slopes[1] if of_constants else None,
         next(found).reshape(-1, points.shape[1])[:n] if of_points else None,
         rows(next(found)) if of_left else None,
         rows(next(found)) if of_right else None,
