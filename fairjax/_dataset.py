@@ -168,6 +168,40 @@ def build(
     )
 
 
+def with_tasks(data: Dataset, labels: dict[str, Bool[np.ndarray, " n"]]) -> Dataset:
+    """Repeats all samples for each of several targets, whose names become the tasks'.
+
+    Args:
+        data: with the labels of the first target.
+        labels: by what their label 1 means; with one entry, nothing changes.
+    """
+    if len(labels) == 1:
+        return data
+    names = tuple(labels)
+    times, n = len(names), len(data.labels)
+    return data._replace(
+        features=np.tile(data.features, (times, 1)),
+        labels=np.concatenate([labels[name] for name in names]).astype(np.int32),
+        groups=np.tile(data.groups, times),
+        is_train=np.tile(data.is_train, times),
+        label_name="; ".join(names),
+        tasks=np.repeat(np.arange(times, dtype=np.int32), n),
+        task_names=names,
+    )
+
+
+def targets(names: str | Sequence[str], known: Iterable[str]) -> list[str]:
+    """The targets asked for: known, different, at least one."""
+    found = listed(names)
+    if not found or len(set(found)) < len(found):
+        raise ValueError(
+            f"`target` must name one or several different targets, but is {found}."
+        )
+    for name in found:
+        check_known(name, known, argument="target")
+    return found
+
+
 def listed(names: str | Sequence[str]) -> list[str]:
     return [names] if isinstance(names, str) else list(names)
 

@@ -45,6 +45,7 @@ METHODS: dict[str, frontiers.Method] = {
 }
 FILES = ("results.csv", "report.md", "frontier.png")
 MODELS = ("linear", "mlp", "shared")
+_SEVERAL = ("adult", "compas")  # data sets with several targets
 LINEAR_ONLY = ("loss", "method", "ridges", "folds")
 NETWORKS_ONLY = ("penalty", "widths", "epochs")
 
@@ -119,6 +120,7 @@ def run(
         dataset,
         csv_file,
         columns=columns,
+        model=model,
         sensitive=sensitive,
         drop_missing=drop_missing,
         without_sensitive=without_sensitive,
@@ -272,6 +274,7 @@ def _loader(
     path: Path | None,
     *,
     columns: dict[str, str | list[str] | None],
+    model: str,
     sensitive: list[str] | None,
     drop_missing: bool,
     without_sensitive: bool,
@@ -279,6 +282,14 @@ def _loader(
 ) -> Callable[[int], datasets.Dataset]:
     """The data set for a seed; only given options are passed on."""
     given = {name: value for name, value in columns.items() if value}
+    targets = list(columns["target"] or [])
+    several = len(targets) > 1
+    given |= {"target": targets if several else targets[0]} if targets else {}
+    if several and (dataset not in _SEVERAL or model != "shared"):
+        raise ValueError(
+            f"several `--target` make tasks of the same rows, which needs `--model "
+            f"shared` and `--dataset` {' or '.join(_SEVERAL)}. Give one."
+        )
     if path is None:
         dataset = dataset or "toy"
         load = _terminal.choose(dataset, datasets.LOADERS, option="--dataset")

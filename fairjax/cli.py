@@ -83,11 +83,13 @@ def sweep(
         ),
     ] = None,
     target: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             metavar="COLUMN",
             help="The column to predict; needed with --csv. For law_school pass_bar, "
-            "ugpa or zfygpa.",
+            "ugpa or zfygpa; for adult income, hours-per-week or occupation; for "
+            "compas two_year_recid, is_violent_recid or score_text. Repeat it for "
+            "several tasks with --model shared.",
         ),
     ] = None,
     sensitive: Annotated[

@@ -3,8 +3,9 @@
 Every loader goes the same way: find the file, read a table, name what the labels mean
 and who belongs to which group, split, encode. In classification label 1 is always the
 favourable outcome; `communities`, `student`, `law_school` and `school` have real
-numbers to predict, the last of them in many tasks. Scaling and one-hot encoding learn
-from the training part only, so nothing of the test part reaches the training features.
+numbers to predict. `school` has many tasks, `adult` and `compas` several on request.
+Scaling and one-hot encoding learn from the training part only, so nothing of the test
+part reaches the training features.
 
 Public files come from the folder `data_dir`; when that is left out, from the folder
 named by the environment variable `FAIRJAX_DATA_DIR`, or else from a download into the
@@ -16,20 +17,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from . import _dataset, _sources, _tables
+from ._adult import adult as adult
+from ._compas import compas as compas
 from ._csv import from_csv as from_csv
 from ._dataset import Dataset as Dataset
 from ._dataset import Samples as Samples
 from ._school import school as school
 from ._sources import Location
 
-_ADULT_COLUMNS = """
-    age workclass fnlwgt education education-num marital-status occupation relationship
-    race sex capital-gain capital-loss hours-per-week native-country income
-"""
-_COMPAS_FEATURES = """
-    sex age age_cat race juv_fel_count juv_misd_count juv_other_count priors_count
-    c_charge_degree
-"""
 _RACES = ("racepctblack", "racePctWhite", "racePctAsian", "racePctHisp")
 _LAW_TARGETS = {
     "ugpa": "undergraduate grade point average [grade points]",
@@ -104,140 +99,6 @@ def toy(*, seed: int = 0, n: int = 1600) -> Dataset:
         feature_names=("x1", "x2"),
         label_name="positive",
         group_names=("a", "b"),
-    )
-
-
-def adult(
-    *,
-    sensitive: str | Sequence[str] = "sex",
-    sensitive_in_features: bool = True,
-    drop_missing: bool = False,
-    data_dir: Location | None = None,
-) -> Dataset:
-    """UCI Adult: does a person earn more than 50,000 dollars a year?
-
-    The official split: 32,561 training and 16,281 test rows. A missing entry is a
-    category of its own. All columns are features but `fnlwgt`, a sampling weight of the
-    census; `education-num` repeats `education` as a number, and both stay.
-
-    Args:
-        sensitive: one or several of the categorical columns, such as "sex", "race".
-        sensitive_in_features: False leaves these columns out of the features. Others
-            that tell them (`relationship` has Husband and Wife) remain.
-        drop_missing: leaves out rows with a missing entry: 30,162 and 15,060 remain.
-        data_dir: folder with `adult.data` and `adult.test`.
-
-    Returns:
-        107 features, or fewer; label 1 is an income above 50K.
-
-    Raises:
-        ValueError: for an unknown column, and a file that is missing or altered.
-
-    Example:
-        >>> adult(data_dir="no/such/folder")
-        Traceback (most recent call last):
-        ValueError: `data_dir` = 'no/such/folder' is not a folder with 'adult.data'. ...
-
-    References:
-        Becker, Kohavi, *Adult*, UCI Machine Learning Repository, 1996 (CC BY 4.0).
-    """
-    pd = _tables.extra("pandas")
-    parts = [
-        pd.read_csv(
-            _sources.find(file, data_dir),
-            header=None,
-            names=_ADULT_COLUMNS.split(),
-            skipinitialspace=True,
-            na_values="?",
-        )
-        for file in ("adult.data", "adult.test")
-    ]
-    frame = pd.concat(parts, ignore_index=True)
-    is_train = np.arange(len(frame)) < len(parts[0])
-    if drop_missing:
-        whole = frame.notna().all(axis=1).to_numpy()
-        frame, is_train = frame[whole], is_train[whole]
-    labels = frame["income"].to_numpy() == ">50K"
-    frame = frame.drop(columns=["fnlwgt", "income"])
-    texts = [name for name in frame if not _tables.is_numeric(frame[name])]
-    return _dataset.build(
-        "adult",
-        frame,
-        labels,
-        label_name="income > 50K",
-        attributes={
-            name: _dataset.Attribute(_tables.as_text(frame[name]), (name,))
-            for name in texts
-        },
-        sensitive=sensitive,
-        sensitive_in_features=sensitive_in_features,
-        split=is_train,
-    )
-
-
-def compas(
-    *,
-    sensitive: str | Sequence[str] = "race",
-    sensitive_in_features: bool = True,
-    all_races: bool = False,
-    test_size: float = 0.25,
-    seed: int = 0,
-    data_dir: Location | None = None,
-) -> Dataset:
-    """ProPublica COMPAS: does a defendant stay free of a new offence for two years?
-
-    The 6,172 rows of ProPublica's own filter: screened within 30 days of the arrest,
-    recidivism known, not an ordinary traffic offence, scored. Features are demographic
-    columns, criminal history and the degree of the charge; neither the COMPAS scores
-    nor anything recorded after the screening.
-
-    Args:
-        sensitive: one or several of "race", "sex", "age_cat".
-        sensitive_in_features: False leaves their columns out of the features, and
-            `age` with `age_cat`.
-        all_races: False compares "African-American" with "All others"; True makes each
-            of the six recorded races a group. The features have all six either way.
-        test_size: share of the test part, in (0, 1).
-        seed: of the split, which is stratified by label and group.
-        data_dir: folder with `compas-scores-two-years.csv`.
-
-    Returns:
-        18 features, or fewer; label 1, the favourable one, is *no* new offence.
-
-    Raises:
-        ValueError: for an unknown column, and a file that is missing or altered.
-
-    References:
-        Angwin, Larson, Mattu, Kirchner, *Machine bias*, ProPublica, 2016.
-    """
-    path = _sources.find("compas-scores-two-years.csv", data_dir)
-    frame = _tables.extra("pandas").read_csv(path)
-    # pandas reads the score "N/A" as missing.
-    frame = frame[
-        frame["days_b_screening_arrest"].between(-30, 30)
-        & (frame["is_recid"] != -1)
-        & (frame["c_charge_degree"] != "O")
-        & frame["score_text"].notna()
-    ]
-    race, sex, age_cat = (
-        _tables.as_text(frame[name]) for name in ("race", "sex", "age_cat")
-    )
-    if not all_races:
-        race = np.where(race == "African-American", race, "All others")
-    attributes = {
-        "race": _dataset.Attribute(race, ("race",)),
-        "sex": _dataset.Attribute(sex, ("sex",)),
-        "age_cat": _dataset.Attribute(age_cat, ("age_cat", "age")),
-    }
-    return _dataset.build(
-        "compas",
-        frame[_COMPAS_FEATURES.split()],
-        frame["two_year_recid"].to_numpy() == 0,
-        label_name="no new offence within two years",
-        attributes=attributes,
-        sensitive=sensitive,
-        sensitive_in_features=sensitive_in_features,
-        split=(test_size, seed),
     )
 
 

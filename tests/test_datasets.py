@@ -266,7 +266,80 @@ def test_adult_intersections_and_removed_columns(data_dir):
     assert len(data.feature_names) == 107 - 2 - 5
 
 
+def test_adult_targets_match_the_raw_files(data_dir):
+    names = ["income", "hours-per-week", "occupation"]
+    data = datasets.adult(target=names, data_dir=data_dir)
+    check_contract(data)
+    parts = [[r for r in part if r[6] != "?"] for part in raw_adult(data_dir)]
+    rows = parts[0] + parts[1]
+    high = ("Exec-managerial", "Prof-specialty")
+    expected = [
+        [row[14] == ">50K" for row in rows],
+        [int(row[12]) > 40 for row in rows],
+        [row[6] in high for row in rows],
+    ]
+    np.testing.assert_array_equal(data.labels.reshape(3, -1), expected)
+    np.testing.assert_array_equal(data.tasks.reshape(3, -1).T, [[0, 1, 2]] * len(rows))
+    males = [row[9] == "Male" for row in rows]
+    np.testing.assert_array_equal(data.groups.reshape(3, -1), [males] * 3)
+    assert data.is_train.reshape(3, -1).sum(axis=1).tolist() == [len(parts[0])] * 3
+    assert data.task_names == (
+        "income > 50K",
+        "more than 40 hours per week",
+        "managerial or professional occupation",
+    )
+    gone = ("hours-per-week", "occupation", "income")
+    assert not any(name.startswith(gone) for name in data.feature_names)
+    # Every task has the same features, and they are scaled on the training part.
+    thirds = np.split(data.features, 3)
+    np.testing.assert_array_equal(thirds[0], thirds[2])
+    check_scaled_on_training_part(data)
+    alone = datasets.adult(target="occupation", data_dir=data_dir)
+    assert alone.tasks is None
+    assert alone.label_name == data.task_names[2]
+    np.testing.assert_array_equal(alone.labels, expected[2])
+    assert "hours-per-week" in alone.feature_names
+
+
 # ---- compas
+
+
+def test_compas_targets_match_the_raw_file(data_dir):
+    names = ["score_text", "two_year_recid", "is_violent_recid"]
+    data = datasets.compas(target=names, data_dir=data_dir)
+    check_contract(data)
+    raw = raw_compas(data_dir)
+    expected = [
+        [row["score_text"] == "Low" for row in raw],
+        [row["two_year_recid"] == "0" for row in raw],
+        [row["is_violent_recid"] == "0" for row in raw],
+    ]
+    np.testing.assert_array_equal(data.labels.reshape(3, -1), expected)
+    assert data.task_names[0] == "risk scored as low"
+    single = datasets.compas(target="score_text", data_dir=data_dir)
+    np.testing.assert_array_equal(single.labels, expected[0])
+    # The same persons are in the training part of each task.
+    splits = data.is_train.reshape(3, -1)
+    np.testing.assert_array_equal(splits, [single.is_train] * 3)
+
+
+@pytest.mark.parametrize(
+    ("load", "target", "message"),
+    [
+        (datasets.adult, "hours", "`target` names 'hours', which is unknown"),
+        (datasets.adult, [], "one or several"),
+        (datasets.compas, ["score_text", "score_text"], "different targets"),
+        (datasets.compas, "decile_score", "Nearest: 'two_year_recid'"),
+    ],
+)
+def test_unknown_targets_are_named(load, target, message):
+    with pytest.raises(ValueError, match=message):
+        load(target=target)
+
+
+def test_a_target_is_no_sensitive_attribute(data_dir):
+    with pytest.raises(ValueError, match="`sensitive` names 'occupation'"):
+        datasets.adult(target="occupation", sensitive="occupation", data_dir=data_dir)
 
 
 def test_compas_counts_match_the_raw_file(data_dir):

@@ -151,6 +151,10 @@ BAD = [
     (["--sensitive", "x1"], "`--sensitive` has no use with `--dataset toy`"),
     (["--without-sensitive"], "`--without-sensitive` has no use"),
     (["--target", "x1"], "`--target` has no use with `--dataset toy`"),
+    (
+        ["--dataset", "adult", "--target", "income", "--target", "occupation"],
+        "several `--target` make tasks of the same rows, which needs `--model shared`",
+    ),
     (["--dataset", "adult", "--data-dir", "no/such"], "is not a folder with"),
     (["--csv", "no.csv", "--target", "a", "--sensitive", "b"], "cannot read 'no.csv'"),
     (["--csv", "no.csv"], "`--csv` needs `--target COLUMN`"),
@@ -189,10 +193,10 @@ def test_bad_options_get_one_line_and_status_2(arguments, message, tmp_path):
 def test_bad_tables_get_one_line_and_status_2(text, options, message, tmp_path):
     path = tmp_path / "data.csv"
     path.write_text(text)
+    target = [] if "--target" in options else ["--target", "y"]
     result = invoke(
-        "--csv", path, "--target", "y", "--sensitive", "s", *options,
-        "--out", tmp_path / "out",
-    )  # fmt: skip
+        "--csv", path, *target, "--sensitive", "s", *options, "--out", tmp_path / "out"
+    )
     assert result.exit_code == 2
     assert len(result.stderr.splitlines()) == 1
     assert message in result.stderr
