@@ -51,8 +51,10 @@ be told from the representation better than by chance, after Sinkhorn much bette
 """
 
 import argparse
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -75,98 +77,28 @@ from fairjax import (
 from fairjax.training import fit
 
 WIDTHS, BATCH = [32], 512
-PROBED = 600  # test students; one number for all, so that probes compile once
-STRENGTHS = [0.0, 0.3, 1.0, 3.0, 10.0]
-RIDGE = 0.1  # of the heads, per student
+PROBED = 600  # test samples; one number for all, so that probes compile once
 DIVERGENCES = {
     "MMD": partial(
         divergences.mmd_squared, kernel=partial(kernels.gaussian_sum, bandwidth=2.0)
     ),
     "Sinkhorn": partial(divergences.sinkhorn_info, epsilon=0.5),
 }
-COLUMNS = ["error", "KS", "mean gap", "leakage"]
-UNITS = ["points", "", "points", "AUC"]
 LOOKS = {"MMD": ("#0072B2", "o", "-"), "Sinkhorn": ("#D55E00", "s", "--")}
 
 
-@partial(jax.jit, static_argnames="n_tasks")
-def heads_and_scores(z, labels, tasks, train, *, n_tasks):
-    """Ridge regression in every task on its training rows: scores of all rows."""
-    z = jnp.concatenate([z, jnp.ones((len(z), 1), z.dtype)], axis=1)
-    rows = jnp.where(train, 1.0, 0.0)
+class Setting(NamedTuple):
+    """One of the three experiments."""
 
-    def head(task):
-        mass = rows * (tasks == task)
-        gram = jnp.einsum("n,ni,nj->ij", mass, z, z, precision="highest")
-        size = jnp.maximum(mass.sum(), 1)
-        ridge = RIDGE * size * jnp.eye(z.shape[1]).at[-1, -1].set(1e-6)
-        right = jnp.einsum("n,ni,n->i", mass, z, labels, precision="highest")
-        return jnp.linalg.solve(gram + ridge, right)
-
-    coefficients = jax.lax.map(head, jnp.arange(n_tasks))
-    return (z * coefficients[tasks]).sum(axis=1)
-
-
-def measure(z, scores, data, rows, key):
-    """The four columns, on some test rows."""
-    labels, groups = jnp.asarray(data.labels)[rows], jnp.asarray(data.groups)[rows]
-    cond = notions.demographic_parity(groups, n_groups=2)
-    own = scores[rows]
-    means = metrics.group_means(own, cond)
-    some = jax.random.permutation(key, len(rows))[:PROBED]
-    probes = metrics.leakage(
-        z[rows][some], groups[some], n_groups=2, key=key, n_folds=3, draws=1
-    )
-    return [
-        float(jnp.sqrt(jnp.mean(jnp.square(own - labels)))),
-        float(metrics.ks_distance(own, cond)),
-        float(abs(means[0, 1] - means[0, 0])),
-        float(jnp.maximum(probes.linear.auc, probes.kernel.auc)),
-    ]
-
-
-def representations(data, seen, seed, divergence, strengths, epochs):
-    """The encoder's output for all students, for every strength."""
-    train = data.is_train & seen[data.tasks]
-    places = np.cumsum(seen) - 1
-    shift, spread = data.labels[train].mean(), data.labels[train].std()
-    batch = erm.Batch(
-        jnp.asarray(data.features[train]),
-        jnp.asarray((data.labels[train] - shift) / spread),
-        jnp.asarray(data.groups[train]),
-        tasks=jnp.asarray(places[data.tasks[train]]),
-    )
-    apply, init, build = modules.functional(
-        lambda rngs: modules.SharedRepresentation(
-            data.features.shape[1], WIDTHS, n_tasks=int(seen.sum()),
-            activation=jnp.tanh, rngs=rngs,
-        )
-    )  # fmt: skip
-    objective = erm.objective(
-        loss=erm.squared,
-        notion=notions.demographic_parity,
-        n_groups=2,
-        n_tasks=int(seen.sum()),
-        on_representation=partial(
-            penalties.divergence_gap_info, divergence=divergence, batch_size=1
-        ),
-    )
-    found = fit(
-        apply,
-        init,
-        batch,
-        objective=objective,
-        optimizer=optax.adam(3e-3),
-        epochs=epochs,
-        strength=np.asarray(strengths, np.float32),
-        seed=seed,
-        batch_size=BATCH,
-        by_label=False,
-    )
-    if not (found.finite.all() and (found.history.converged == 1).all()):
-        print(f"seed {seed}: some training diverged or a divergence was cut short")
-    features = jnp.asarray(data.features)
-    return jax.lax.map(lambda p: build(p).encoder(features), found.params)
+    load: Callable[[int], datasets.Dataset]
+    regression: bool
+    strengths: tuple[float, ...]
+    ridge: float  # of the heads, per sample
+    epochs: int
+    seeds: int
+    columns: tuple[str, ...]
+    units: tuple[str, ...]
+    title: str
 
 
 def mixed_schools(seed):
@@ -181,12 +113,151 @@ def mixed_schools(seed):
     return data._replace(tasks=places[data.tasks].astype(np.int32), task_names=names)
 
 
-def one_seed(seed, strengths, epochs):
-    """Rows of the table: method, strength, numbers on seen and on unseen schools."""
-    data = mixed_schools(seed)
+def adult_targets(seed):
+    """Three things to predict of the same persons; the split is the official one."""
+    return datasets.adult(target=["income", "hours-per-week", "occupation"])
+
+
+def compas_targets(seed):
+    return datasets.compas(
+        target=["two_year_recid", "is_violent_recid", "score_text"], seed=seed
+    )
+
+
+CLASSES = (("error", "KS", "gap of rates", "leakage"), ("share", "", "share", "AUC"))
+SETTINGS = {
+    "school": Setting(
+        mixed_schools, True, (0.0, 0.3, 1.0, 3.0, 10.0), 0.1, 60, 10,
+        ("error", "KS", "mean gap", "leakage"), ("points", "", "points", "AUC"),
+        "School: a fair representation on schools seen and never seen",
+    ),
+    "adult": Setting(
+        adult_targets, False, (0.0, 0.3, 1.0, 3.0, 10.0), 1e-4, 5, 3, *CLASSES,
+        "Adult: a fair representation on targets seen and never seen",
+    ),
+    "compas": Setting(
+        compas_targets, False, (0.0, 0.3, 1.0, 3.0, 10.0), 1e-3, 40, 10, *CLASSES,
+        "COMPAS: a fair representation on targets seen and never seen",
+    ),
+}  # fmt: skip
+
+
+@partial(jax.jit, static_argnames="n_tasks")
+def heads_and_scores(z, labels, tasks, train, ridge, *, n_tasks):
+    """Ridge regression in every task on its training rows: scores of all rows."""
+    z = jnp.concatenate([z, jnp.ones((len(z), 1), z.dtype)], axis=1)
+    rows = jnp.where(train, 1.0, 0.0)
+
+    def head(task):
+        mass = rows * (tasks == task)
+        gram = jnp.einsum("n,ni,nj->ij", mass, z, z, precision="highest")
+        size = jnp.maximum(mass.sum(), 1)
+        weight = ridge * size * jnp.eye(z.shape[1]).at[-1, -1].set(1e-6)
+        right = jnp.einsum("n,ni,n->i", mass, z, labels, precision="highest")
+        return jnp.linalg.solve(gram + weight, right)
+
+    coefficients = jax.lax.map(head, jnp.arange(n_tasks))
+    return (z * coefficients[tasks]).sum(axis=1)
+
+
+def measure(z, scores, data, rows, key):
+    """The four columns, on some test rows."""
+    labels, groups = jnp.asarray(data.labels)[rows], jnp.asarray(data.groups)[rows]
+    cond = notions.demographic_parity(groups, n_groups=2)
+    own = scores[rows]
+    if data.is_regression:
+        error, outcomes = jnp.sqrt(jnp.mean(jnp.square(own - labels))), own
+    else:
+        outcomes = jnp.where(own > 0.5, 1.0, 0.0)
+        error = jnp.mean(outcomes != labels)
+    means = metrics.group_means(outcomes, cond)
+    some = jax.random.permutation(key, len(rows))[:PROBED]
+    probes = metrics.leakage(
+        z[rows][some], groups[some], n_groups=2, key=key, n_folds=3, draws=1
+    )
+    return [
+        float(error),
+        float(metrics.ks_distance(own, cond)),
+        float(abs(means[0, 1] - means[0, 0])),
+        float(jnp.maximum(probes.linear.auc, probes.kernel.auc)),
+    ]
+
+
+def representations(data, seen, seed, divergence, setting):
+    """The encoder's output for all samples, for every strength."""
+    train = data.is_train & seen[data.tasks]
+    places = np.cumsum(seen) - 1
+    labels = data.labels[train]
+    if data.is_regression:
+        labels = (labels - labels.mean()) / labels.std()
+    batch = erm.Batch(
+        jnp.asarray(data.features[train]),
+        jnp.asarray(labels),
+        jnp.asarray(data.groups[train]),
+        tasks=jnp.asarray(places[data.tasks[train]]),
+    )
+    apply, init, build = modules.functional(
+        lambda rngs: modules.SharedRepresentation(
+            data.features.shape[1], WIDTHS, n_tasks=int(seen.sum()),
+            activation=jnp.tanh, rngs=rngs,
+        )
+    )  # fmt: skip
+    objective = erm.objective(
+        loss=erm.squared if data.is_regression else erm.logistic,
+        notion=notions.demographic_parity,
+        n_groups=2,
+        n_tasks=int(seen.sum()),
+        on_representation=partial(
+            penalties.divergence_gap_info, divergence=divergence, batch_size=1
+        ),
+    )
+    found = fit(
+        apply,
+        init,
+        batch,
+        objective=objective,
+        optimizer=optax.adam(3e-3),
+        epochs=setting.epochs,
+        strength=np.asarray(setting.strengths, np.float32),
+        seed=seed,
+        batch_size=BATCH,
+        by_label=False,
+    )
+    cut = 1 - float(found.history.converged.mean())
+    if cut or not found.finite.all():
+        print(f"seed {seed}: in {cut:.1%} of the steps a divergence was cut short")
+    features = jnp.asarray(data.features)
+    return jax.lax.map(lambda p: build(p).encoder(features), found.params)
+
+
+def splits(data, seed):
+    """Which tasks are seen: two thirds of many; of a few, all but each one in turn."""
     n_tasks = len(data.task_names)
-    seen = np.random.default_rng(seed).permutation(n_tasks) < n_tasks * 2 // 3
-    features, labels = jnp.asarray(data.features), jnp.asarray(data.labels)
+    if n_tasks > 10:
+        return [np.random.default_rng(seed).permutation(n_tasks) < n_tasks * 2 // 3]
+    return [np.arange(n_tasks) != left for left in range(n_tasks)]
+
+
+def test_rows(data, chosen):
+    """Of many small tasks all together, of a few large ones each by itself."""
+    test = ~data.is_train & chosen[data.tasks]
+    if len(data.task_names) > 10:
+        return [np.flatnonzero(test)]
+    return [np.flatnonzero(test & (data.tasks == t)) for t in np.flatnonzero(chosen)]
+
+
+def one_seed(seed, setting):
+    """Names of the methods, and their numbers on seen and on unseen tasks."""
+    data = setting.load(seed)
+    tables = []
+    for seen in splits(data, seed):
+        names, numbers = one_split(data, seen, seed, setting)
+        tables.append(numbers)
+    return names, np.mean(tables, axis=0)
+
+
+def one_split(data, seen, seed, setting):
+    features, labels = jnp.asarray(data.features), jnp.asarray(data.labels, float)
     tasks, is_train = jnp.asarray(data.tasks), jnp.asarray(data.is_train)
     known = jnp.asarray(data.is_train & seen[data.tasks])
     cond = notions.demographic_parity(
@@ -197,34 +268,41 @@ def one_seed(seed, strengths, epochs):
     )
     found = [("ridge alone", 0.0, features), ("ridge, projected", 0.0, fair)]
     for name, divergence in DIVERGENCES.items():
-        hidden = representations(data, seen, seed, divergence, strengths, epochs)
+        hidden = representations(data, seen, seed, divergence, setting)
         found += [
-            (name, strength, z) for strength, z in zip(strengths, hidden, strict=True)
+            (name, strength, z)
+            for strength, z in zip(setting.strengths, hidden, strict=True)
         ]
-    table = []
-    for name, strength, z in found:
-        scores = heads_and_scores(z, labels, tasks, is_train, n_tasks=n_tasks)
-        numbers = [
-            measure(
-                z,
-                scores,
-                data,
-                np.flatnonzero(~data.is_train & (seen[data.tasks] == part)),
-                jax.random.key(seed),
-            )
-            for part in (True, False)
-        ]
-        table.append((name, strength, numbers))
-    return table
+    numbers = []
+    for _, _, z in found:
+        scores = heads_and_scores(
+            z, labels, tasks, is_train, setting.ridge, n_tasks=len(data.task_names)
+        )
+        numbers.append(
+            [
+                np.mean(
+                    [
+                        measure(z, scores, data, rows, jax.random.key(seed))
+                        for rows in test_rows(data, chosen)
+                    ],
+                    axis=0,
+                )
+                for chosen in (seen, ~seen)
+            ]
+        )
+    return [row[:2] for row in found], np.array(numbers)
 
 
-def draw(names, values, out):
+def draw(names, values, setting, path):
+    columns, units = setting.columns, setting.units
+    marks = sorted(setting.strengths)
+    least = marks[1] / 3  # where the logarithmic axis shows 0
     figure = Figure(figsize=(9, 6.5), layout="constrained")
     axes = figure.subplots(2, 2, sharex=True)
-    for axis, column, unit, k in zip(axes.flat, COLUMNS, UNITS, range(4), strict=True):
+    for axis, column, unit, k in zip(axes.flat, columns, units, range(4), strict=True):
         for name, (color, marker, line) in LOOKS.items():
             rows = [i for i, (n, _) in enumerate(names) if n == name]
-            strengths = [max(names[i][1], 0.1) for i in rows]
+            strengths = [max(names[i][1], least) for i in rows]
             for part, filled in ((0, True), (1, False)):
                 means = values[:, rows, part, k].mean(axis=0)
                 axis.errorbar(
@@ -236,7 +314,7 @@ def draw(names, values, out):
                     linestyle=line if filled else ":",
                     markerfacecolor=color if filled else "white",
                     capsize=2,
-                    label=f"{name}, {'seen' if filled else 'unseen'} schools",
+                    label=f"{name}, {'seen' if filled else 'unseen'} tasks",
                 )
         for i, (name, _) in enumerate(names):
             if name.startswith("ridge"):
@@ -245,51 +323,56 @@ def draw(names, values, out):
                     color="0.5",
                     linestyle="-" if name == "ridge alone" else "-.",
                     linewidth=1,
-                    label=f"{name}, unseen schools",
+                    label=f"{name}, unseen tasks",
                 )
         axis.set_xscale("log")
-        marks = sorted({strength for name, strength in names if name in LOOKS})
-        axis.set_xticks([max(m, 0.1) for m in marks], labels=[f"{m:g}" for m in marks])
+        axis.set_xticks([max(m, least) for m in marks], [f"{m:g}" for m in marks])
         axis.minorticks_off()
         axis.set_ylabel(f"{column} [{unit}]" if unit else column)
     for axis in axes[1]:
         axis.set_xlabel("strength (log scale, 0 at its left end)")
     entries = axes[0, 0].get_legend_handles_labels()
     figure.legend(*entries, loc="outside lower center", ncols=3, fontsize="small")
-    figure.suptitle("School: a fair representation on tasks seen and never seen")
-    figure.savefig(out / "transfer.png", dpi=150)
+    figure.suptitle(setting.title)
+    figure.savefig(path, dpi=150)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--data", choices=SETTINGS, default="school")
+    parser.add_argument("--seeds", type=int, help="10, for Adult 3")
+    parser.add_argument("--epochs", type=int, help="of the encoder")
     parser.add_argument("--out", type=Path, default=Path("fairjax-out"))
     parser.add_argument("--smoke", action="store_true", help="one seed, one epoch")
     given = parser.parse_args()
-    strengths = STRENGTHS
+    setting = SETTINGS[given.data]
     if given.smoke:
-        given.seeds, given.epochs, strengths = 1, 1, [0.0, 1.0]
+        few = setting.strengths[:: len(setting.strengths) - 1]
+        setting = setting._replace(epochs=1, seeds=1, strengths=few)
+    setting = setting._replace(
+        epochs=given.epochs or setting.epochs, seeds=given.seeds or setting.seeds
+    )
     tables = []
     with sweeps.progress_bar("seeds") as progress:
-        for seed in range(given.seeds):
-            tables.append(one_seed(seed, strengths, given.epochs))
-            progress(seed + 1, given.seeds)
-    names = [row[:2] for row in tables[0]]
-    values = np.array([[row[2] for row in table] for table in tables])
-    head = "".join(f"{column:>18}" for column in COLUMNS)
-    print(f"{'':26}{head}")
+        for seed in range(setting.seeds):
+            names, numbers = one_seed(seed, setting)
+            tables.append(numbers)
+            progress(seed + 1, setting.seeds)
+    values = np.array(tables)
+    digits = 2 if setting.regression else 3
+    print(f"{'':26}" + "".join(f"{column:>18}" for column in setting.columns))
     for i, (name, strength) in enumerate(names):
         for part, where in enumerate(("seen", "unseen")):
             own = values[:, i, part]
             mean, spread = own.mean(axis=0), own.std(axis=0)
             cells = "".join(
-                f"{m:10.3f} ({s:.3f})" for m, s in zip(mean, spread, strict=True)
+                f"{m:10.{digits}f} ({s:.3f})" for m, s in zip(mean, spread, strict=True)
             )
             print(f"{name:17}{strength:5.1f} {where:7}{cells}")
     given.out.mkdir(parents=True, exist_ok=True)
-    draw(names, values, given.out)
-    print(f"wrote {given.out / 'transfer.png'}")
+    path = given.out / f"transfer_{given.data}.png"
+    draw(names, values, setting, path)
+    print(f"wrote {path}")
 
 
 if __name__ == "__main__":
