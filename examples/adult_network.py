@@ -50,6 +50,7 @@ from fairjax import (
 )
 from fairjax.training import evaluate, fit
 
+BATCH = 512
 PENALTIES = {
     "MMD": partial(
         divergences.mmd_squared,
@@ -59,7 +60,7 @@ PENALTIES = {
     "Sinkhorn": partial(divergences.sinkhorn_info, epsilon=2.0),
 }
 STRENGTHS = {
-    "MMD": [0.0, 3.0, 10.0, 30.0, 60.0],
+    "MMD": [0.0, 3.0, 10.0, 20.0, 40.0, 80.0],
     "Sinkhorn": [0.0, 0.03, 0.1, 0.3, 1.0],
 }
 LOOKS = {"MMD": ("#0072B2", "o", "-"), "Sinkhorn": ("#D55E00", "s", "--")}
@@ -80,15 +81,18 @@ def train(data, name, points, epochs):
             penalties.divergence_gap_info, divergence=PENALTIES[name], batch_size=1
         ),
     )
+    # A rate that ends at 0: otherwise the last steps' noise is in the gap.
+    steps = epochs * max(1, len(labels) // BATCH)
+    rate = optax.cosine_decay_schedule(3e-3, steps)
     with sweeps.progress_bar(name) as progress:
         found = fit(
             apply,
             init,
             erm.Batch(features, labels, groups),
             objective=objective,
-            optimizer=optax.adam(3e-3),
+            optimizer=optax.adam(rate),
             epochs=epochs,
-            batch_size=512,
+            batch_size=BATCH,
             progress=progress,
             **points,
         )
