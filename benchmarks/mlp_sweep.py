@@ -14,6 +14,18 @@ the ends and at the fairest strength that keeps an accuracy of 0.835.
 Run: `python benchmarks/mlp_sweep.py [--smoke]`, with FAIRJAX_DATA_DIR or a download;
 PyTorch is left out where it is not installed. On another device than a CPU JAX uses
 it, with 256 points (16 strengths, 16 seeds); torch stays on the CPU.
+
+Answer (2 cores of an AMD EPYC, Python 3.13, jax 0.12.0.1, flax 0.12.12, optax 0.2.8,
+torch 2.14.1; one run, each of 20,160 training steps):
+
+                          seconds     accuracy, gap at strength 0    at strength 10
+    fairjax, 16 points    41.2        0.8579, 0.1808                 0.8529, 0.1123
+    PyTorch, 16 points    180.3       0.8570, 0.1835                 0.8550, 0.1106
+
+PyTorch takes 4.4 times as long. Of fairjax's seconds about 5 are tracing and compiling.
+A step takes 1.65 ms, of which the MMD is 1.1: two matrix products (0.7) and one table
+of exponentials (0.15) of 512 x 512 are its floor here. No GPU was at hand. At these
+strengths the gap stays above 0.02; `examples/adult_network.py` goes further.
 """
 
 import argparse
