@@ -136,7 +136,7 @@ SETTINGS = {
         "Adult: a fair representation on targets seen and never seen",
     ),
     "compas": Setting(
-        compas_targets, False, (0.0, 0.3, 1.0, 3.0, 10.0), 1e-3, 40, 10, *CLASSES,
+        compas_targets, False, (0.0, 0.3, 1.0, 3.0, 10.0), 1e-3, 15, 5, *CLASSES,
         "COMPAS: a fair representation on targets seen and never seen",
     ),
 }  # fmt: skip
@@ -340,7 +340,7 @@ def draw(names, values, setting, path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", choices=SETTINGS, default="school")
-    parser.add_argument("--seeds", type=int, help="10, for Adult 3")
+    parser.add_argument("--seeds", type=int, help="10, for COMPAS 5, for Adult 3")
     parser.add_argument("--epochs", type=int, help="of the encoder")
     parser.add_argument("--out", type=Path, default=Path("fairjax-out"))
     parser.add_argument("--smoke", action="store_true", help="one seed, one epoch")
