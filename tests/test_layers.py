@@ -35,7 +35,12 @@ LAYERS = {
     "erm": Layer("checks notions _objective", "jax optax"),
     "orthogonality": Layer("checks notions", "jax numpy"),
     "_samples": Layer("checks", "jax numpy"),
-    "kernels": Layer("checks _samples", "jax numpy"),
+    "_kernel_functions": Layer("checks _samples", "jax numpy"),
+    "_svm": Layer(packages="jax"),
+    "_kernel_machines": Layer(
+        "checks notions orthogonality _svm _kernel_functions", "jax numpy"
+    ),
+    "kernels": Layer("_kernel_functions _kernel_machines"),
     "_kernel_sums": Layer(packages="jax"),
     "_mmd": Layer("kernels _kernel_sums _samples", "jax"),
     "_hsic": Layer("checks kernels _kernel_sums _samples", "jax"),
@@ -68,7 +73,11 @@ LAYERS = {
     "_dataset": Layer("_tables", "numpy"),
     "_csv": Layer("_tables _sources _dataset", "numpy", lazy="pandas"),
     "_school": Layer("_tables _sources _dataset", "numpy"),
-    "datasets": Layer("_tables _sources _dataset _csv _school", "numpy", lazy="pandas"),
+    "_adult": Layer("_tables _sources _dataset", "numpy"),
+    "_compas": Layer("_tables _sources _dataset", "numpy"),
+    "datasets": Layer(
+        "_tables _sources _dataset _csv _school _adult _compas", "numpy", lazy="pandas"
+    ),
     "_frontier": Layer("checks notions sweeps datasets", "jax numpy"),
     "_networks": Layer(
         "checks notions erm penalties metrics sweeps training modules _tables datasets "
