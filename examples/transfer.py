@@ -14,9 +14,9 @@ probes find out about the gender from the representation (AUC of the better prob
 is chance). Mean and standard deviation over seeds, which choose schools, students and
 the start of the encoder.
 
-With `--data adult` and `--data compas` the tasks are three things to predict of the same
-persons, each left out in turn; groups are sexes and races. There the error is the share
-of wrong decisions, and the gap that of their rates.
+With `--data adult` and `--data compas` the tasks are three things to predict of the
+same persons, each left out in turn; groups are sexes and races. There the error is the
+share of wrong decisions, and the gap that of their rates.
 
     pip install "fairjax[data,plot]"
     python examples/transfer.py [--data school|adult|compas] [--seeds N] [--smoke]
@@ -71,6 +71,25 @@ Adult (3 seeds):
 
 It transfers here too, fully in unfairness, but at a price in error: 1.5 points on a
 target never seen, against 0.9 on seen ones, where projected ridge pays 1.0.
+
+COMPAS (5 seeds):
+
+                                       error             KS      gap of rates   leakage
+    ridge alone              0.232 (0.005)  0.389 (0.035)  0.225 (0.020)  1.00 (0.00)
+    ridge, projected         0.245 (0.005)  0.072 (0.018)  0.024 (0.006)  0.99 (0.02)
+    no penalty       seen    0.227 (0.004)  0.351 (0.024)  0.219 (0.013)  1.00 (0.00)
+                     unseen  0.227 (0.003)  0.360 (0.032)  0.226 (0.013)
+    MMD 1            seen    0.235 (0.004)  0.112 (0.024)  0.058 (0.018)  0.68 (0.05)
+                     unseen  0.237 (0.002)  0.107 (0.026)  0.046 (0.015)
+    MMD 10           seen    0.239 (0.003)  0.082 (0.017)  0.035 (0.019)  0.61 (0.02)
+                     unseen  0.239 (0.004)  0.081 (0.016)  0.036 (0.021)
+    Sinkhorn 1       seen    0.235 (0.005)  0.101 (0.022)  0.051 (0.021)  0.94 (0.04)
+                     unseen  0.237 (0.005)  0.100 (0.026)  0.047 (0.020)
+    Sinkhorn 10      seen    0.241 (0.004)  0.074 (0.017)  0.027 (0.017)  0.89 (0.05)
+                     unseen  0.242 (0.004)  0.070 (0.015)  0.026 (0.016)
+
+Here too: unseen targets become as fair as seen ones, for 1.0 against 0.8 points of
+error (MMD 1).
 """
 
 import argparse
