@@ -189,6 +189,7 @@ def predict(
         ValueError: for samples that are not finite, or not those of the fit.
 
     Example:
+        >>> import functools
         >>> from fairjax import kernels
         >>> x = np.array([[0.0], [1.0], [4.0], [5.0]])
         >>> linear = functools.partial(kernels.polynomial, degree=1, offset=0.0)

@@ -20,7 +20,8 @@ from jax.scipy.linalg import cho_solve
 from jaxtyping import Array, Bool, Float, Int
 
 _ROUNDS = 10  # of Newton's method before it is given up
-_EASE = 0.03  # violation of the margins, below which its first attempt comes
+_LENGTH = 20  # pairs per sample before its first attempt, at most
+_EASE = 0.03  # violation of the margins, below which it comes earlier
 
 
 class Problem(NamedTuple):
@@ -116,11 +117,13 @@ def solve(
     max_iterations: Int[Array, ""],
 ) -> Solution:
     """Solves to a relative duality gap; `start` must be feasible."""
+    State = tuple[Dual, Solution, Array, Array]
 
-    def attempt(state: tuple[Dual, Solution, Array]) -> tuple[Dual, Solution, Array]:
-        dual, best, ease = state
-        left = max_iterations - best.iterations
+    def attempt(state: State) -> State:
+        dual, best, ease, length = state
+        left = jnp.minimum(max_iterations - best.iterations, length)
         dual, moved = _pairs(problem, dual, ease, left)
+        reached = moved < length
         dual = derived(problem, dual.alpha, dual.mu)  # without the sum of roundings
         moved = best.iterations + moved
         for own in (
@@ -130,16 +133,20 @@ def solve(
             found = _judged(problem, *own, moved)
             better = found.error < best.error
             best = jax.tree.map(functools.partial(jnp.where, better), found, best)
-        return dual, best._replace(iterations=moved), ease / 10
+        # Where pairs crawl, Newton's method has its try all the same, ever later.
+        ease = jnp.where(reached, ease / 10, ease)
+        length = jnp.where(reached, length, 2 * length)
+        return dual, best._replace(iterations=moved), ease, length
 
-    def unfinished(state: tuple[Dual, Solution, Array]) -> Array:
-        _, best, ease = state
+    def unfinished(state: State) -> Array:
+        _, best, ease, _ = state
         open_ = (best.error > precision) & (ease > 1e-12)
         return open_ & (best.iterations < max_iterations)
 
     dtype = problem.kernel.dtype
     first = _judged(problem, start, _intercept(problem, start), jnp.zeros((), int))
-    state = (start, first, jnp.asarray(_EASE, dtype))
+    length = jnp.asarray(_LENGTH * problem.labels.shape[0])
+    state = (start, first, jnp.asarray(_EASE, dtype), length)
     return jax.lax.while_loop(unfinished, attempt, state)[1]
 
 
