@@ -107,7 +107,9 @@ def fit_svm(
         Memory: three tables of `n * n`. Time: n^2 d for each bandwidth; then of order n
         for each moved pair, of which there are about n where c is near 1 and 30 n
         where it is 1,000, and three or so systems as large as the number of vectors
-        within their bounds. For more than about 20,000 samples use random features.
+        within their bounds. Kernels of low rank with c of 1,000 and a tolerance above 0
+        may reach `max_iterations` and then say so; for a linear kernel
+        `solvers.fit_linear` is the better way.
 
     Raises:
         ValueError: for input that is not finite, labels other than 0 and 1 or all

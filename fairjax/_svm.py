@@ -155,8 +155,20 @@ def _pairs(
 ) -> tuple[Dual, Array]:
     """Moves pairs of alphas until no margin is wrong by more than `ease`."""
     y, bound = problem.labels, problem.bound
-    diagonal, n_gaps = jnp.diagonal(problem.kernel), problem.gram.shape[0]
+    product = functools.partial(jnp.matmul, precision="highest")
+    n_gaps = problem.gram.shape[0]
+    diagonal = jnp.diagonal(problem.kernel)
     tiny = 1e-12 * diagonal.max()
+    # Gaps with tolerance 0 stay 0 while pairs move: the kernel without these u_k.
+    binds = problem.tolerance == 0
+    inverse = jnp.where(binds[:, None] & binds[None, :], problem.gram, 0)
+    if n_gaps:
+        inverse = jnp.linalg.pinv(inverse, rtol=1e-10, hermitian=True)
+    answers = product(inverse, problem.across)
+    diagonal = diagonal - (problem.across * answers).sum(axis=0)
+
+    def row(i: Int[Array, ""]) -> Float[Array, " n"]:
+        return problem.kernel[i] - product(answers[:, i], problem.across)
 
     def move(state: tuple) -> tuple:
         count, dual, _, steps = state
@@ -164,7 +176,8 @@ def _pairs(
         up, down = _movable(problem, dual.alpha)
         highest, i = _largest(jnp.where(up, errors, -jnp.inf))
         slack = highest - errors
-        curvature = jnp.maximum(diagonal[i] + diagonal - 2 * problem.kernel[i], tiny)
+        first = row(i)
+        curvature = jnp.maximum(diagonal[i] + diagonal - 2 * first, tiny)
         gain = jnp.where(down & (slack > 0), jnp.square(slack) / curvature, -jnp.inf)
         _, j = _largest(gain)
         worst = jnp.where(down, slack, -jnp.inf).max()
@@ -181,10 +194,12 @@ def _pairs(
             end = jnp.where(y[at] * way > 0, bound[at], 0)
             new = jnp.where(step >= room, end, alpha[at] + way * y[at] * step)
             alpha = alpha.at[at].set(jnp.where(wrong, new, alpha[at]))
-        scores = dual.scores + step * (problem.kernel[i] - problem.kernel[j])
+        scores = dual.scores + step * (first - row(j))
+        answer = step * (answers[:, i] - answers[:, j])
         gaps = dual.gaps + step * (problem.across[:, i] - problem.across[:, j])
+        gaps -= product(problem.gram, answer)
         viol = jnp.where(wrong, worst, 0)
-        mu = dual.mu
+        mu = dual.mu + answer
         if n_gaps:
             k = count % n_gaps
             shrunk = _soft(mu[k] + gaps[k], problem.tolerance[k])
