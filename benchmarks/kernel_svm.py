@@ -20,18 +20,19 @@ Answer (2 cores of an AMD EPYC; Python 3.13, jax 0.12.0.1, numpy 2.5.5, cvxopt 1
 scikit-learn 1.9.1; seconds per point, 96 points):
 
     n                                   1,628              4,000
-    fairjax, first call                 0.126              0.495
-    fairjax, second call                0.063              0.429
-    cvxopt                              6.95 (3 points)    90.6 (1 point)
-    SVC at 1e-3, tolerance 0            0.023              0.183
-    SVC at 1e-8, tolerance 0            0.034              0.266
+    fairjax, first call                 0.146              0.495
+    fairjax, second call                0.062              0.429
+    cvxopt                              6.58 (3 points)    90.6 (1 point)
+    SVC at 1e-3, tolerance 0            0.024              0.183
+    SVC at 1e-8, tolerance 0            0.036              0.266
     largest relative gap, ours          3.3e-11            3.7e-9
     largest violation, ours             4.2e-11            5.4e-11
     objective above ours, SVC 1e-3      2e-6 to 4e-4       6e-7 to 2e-4
 
-cvxopt takes 111 and 211 times as long (55 and 183 times with compilation). A point
-takes 2.7 and 2.3 times as long as SVC's at its default precision, which cannot do
-tolerances above 0 nor prove its result.
+cvxopt takes 106 and 211 times as long (45 and 183 times with compilation). A point
+takes 2.5 and 2.3 times as long as SVC's at its default precision, which cannot do
+tolerances above 0 nor prove its result. (The column of 4,000 is older than the joint
+steps of pairs and multipliers for tolerance 0, and may have become better.)
 """
 
 import argparse

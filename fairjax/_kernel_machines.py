@@ -264,8 +264,10 @@ def _solve(
                     start = (np.zeros(n), np.zeros(len(rows)))
                 # As c grows, the last solution stays feasible.
                 problem = problem._replace(
-                    bound=price * mass,
-                    tolerance=np.where(lengths > 0, bounds * units, np.inf),
+                    bound=jnp.asarray(price * mass),
+                    tolerance=jnp.asarray(
+                        np.where(lengths > 0, bounds * units, np.inf)
+                    ),
                 )
                 found = jax.device_get(
                     _solve_one(problem, *start, precision, max_iterations)
@@ -297,8 +299,8 @@ def _problem(
     units = np.where(lengths > 0, 1 / np.where(lengths > 0, lengths, 1), 0)
     across = units[:, None] * across
     gram = units[:, None] * gram * units[None, :]
-    problem = _svm.Problem(table, across, gram, sides, sides, lengths)
-    return problem, lengths
+    shared = (jnp.asarray(array) for array in (across, gram, sides, sides, lengths))
+    return _svm.Problem(table, *shared), lengths
 
 
 @jax.jit
