@@ -6,6 +6,7 @@ are combinations of the training samples, so a fitted model is one coefficient p
 training sample, whatever the constraint adds to it.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -136,6 +137,7 @@ def fit_svm(
         Chen, Lin, *Working set selection using second order information*, JMLR 2005.
     """
     check_bound(kernel)
+    _check_bandwidth(kernel, bandwidth)
     given = (features, labels, weights, c, bandwidth, tolerance, cond)
     if not checks.concrete(*jax.tree.leaves(given)):
         raise ValueError(
@@ -321,6 +323,25 @@ def _table(kernel: Kernel, width: float) -> Callable[[Any, Any], Array]:
     """The kernel at one bandwidth, in float64; NaN for one that is bound already."""
     bound = {} if np.isnan(width) else {"bandwidth": width}
     return lambda x, y: kernel(jnp.asarray(x), jnp.asarray(y), **bound)
+
+
+def _check_bandwidth(kernel: Kernel, bandwidth: ArrayLike | None) -> None:
+    """Raises `ValueError` where the kernel lacks its bandwidth, or takes none."""
+    known = inspect.signature(kernel).parameters
+    open_ = (
+        "bandwidth" in known and known["bandwidth"].default is inspect.Parameter.empty
+    )
+    takes = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
+    if bandwidth is None and open_:
+        raise ValueError(
+            "`kernel` needs a bandwidth, but `bandwidth` is None. Give a number, or "
+            "one for each configuration; start from `kernels.median_heuristic`."
+        )
+    if bandwidth is not None and not takes and "bandwidth" not in known:
+        raise ValueError(
+            f"`bandwidth` is given, but `kernel` takes none: its arguments are "
+            f"{', '.join(known)}."
+        )
 
 
 def _directions(

@@ -305,6 +305,8 @@ def test_a_point_cut_short_says_so_and_keeps_its_best(rng):
         ({"precision": 0.0}, "`precision`"),
         ({"max_iterations": 0}, "`max_iterations` must be at least 1"),
         ({"kernel": "rbf"}, "`kernel` must be a function"),
+        ({"bandwidth": None}, "`kernel` needs a bandwidth"),
+        ({"kernel": kernels.energy}, "`kernel` takes none: its arguments are x, y"),
     ],
 )
 def test_bad_input_is_refused_at_the_door(change, message, rng, untyped):
