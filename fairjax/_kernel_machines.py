@@ -18,7 +18,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 from . import _svm, checks
 from ._kernel_functions import check_bound
 from .notions import Conditionals
-from .orthogonality import Contrasts, pairwise
+from .orthogonality import Contrasts, gap_weights, pairwise
 
 _ROWS = 1024  # samples that are predicted together
 
@@ -91,7 +91,8 @@ def fit_svm(
             given `kernels.gaussian` itself.
         c: price of the hinge, above 0; scalar or `(m,)`.
         bandwidth: passed to the kernel as `bandwidth=`, above 0; scalar or `(m,)`.
-        cond: from a notion, on the training samples; None for no constraint.
+        cond: from a notion, on the training samples; None for no constraint. A contrast
+            with an empty cell constrains nothing: look at `cond.occupied`.
         tolerance: bound on each `|<w, u_k>|` [score], infinity for none; scalar, `(m,)`
             or `(m, k)`.
         contrasts: which groups are compared, as in `orthogonality.directions`.
@@ -115,7 +116,8 @@ def fit_svm(
     Raises:
         ValueError: for input that is not finite, labels other than 0 and 1 or all
             equal, lengths that differ, bad weights, c or bandwidth not above 0,
-            negative tolerance, batch shapes that do not match; and for arrays that are
+            negative tolerance, batch shapes that do not match, a kernel whose table is
+            not finite; and for arrays that are
             traced: the function works from the host.
 
     Example:
@@ -257,6 +259,7 @@ def _solve(
             keys = (points["c"][chosen], *points["tolerance"][chosen].T)
             chosen = chosen[np.lexsort(keys)]
             table = _table(kernel, width)(samples, samples)
+            checks.check_finite(table, name="kernel(features, features)")
             problem, lengths = _problem(table, rows, sides)
             units = np.where(lengths > 0, 1 / np.where(lengths > 0, lengths, 1), 0)
             last, start = np.inf, (np.zeros(n), np.zeros(len(rows)))
@@ -353,11 +356,10 @@ def _directions(
     checks.check_length(cond.weights[0, 0], n=n, name="cond.weights")
     weights = np.asarray(cond.weights, np.float64)
     totals = weights.sum(axis=-1, keepdims=True)
-    weights = weights / np.where(totals > 0, totals, 1)
-    sides = np.asarray(contrasts(weights.shape[1]), np.float64)
-    empty = (sides[None] != 0) & (totals[:, None, :, 0] == 0)
-    rows = np.einsum("cg,sgn->scn", sides, weights)
-    return np.where(empty.any(axis=-1)[..., None], 0, rows).reshape(-1, n)
+    with jax.enable_x64(True):
+        exact = jnp.asarray(weights / np.where(totals > 0, totals, 1))
+        sides = jnp.asarray(contrasts(weights.shape[1]))
+        return np.asarray(gap_weights(cond._replace(weights=exact), sides))
 
 
 def _points(

@@ -60,7 +60,9 @@ def network(
         labels, is held out for the selection; networks learn from the others. Cost: one
         program for all strengths; see `training.fit`. A penalty on layers that tasks
         share does not bind what their heads add: where tasks differ in who belongs to
-        them, scores differ between groups even if the representation does not.
+        them, scores differ between groups even if the representation does not. Where
+        tasks are targets of the same samples, one held out for a task may be learned
+        from for another, which makes the held-out numbers a little too good.
 
     Raises:
         ValueError: as `linear` does for the data, and as `training.fit` does.

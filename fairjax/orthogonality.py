@@ -277,7 +277,7 @@ def _project_table(
     contrasts: Real[Array, "c g"],
 ) -> Float[Array, "m n"]:
     product = functools.partial(jnp.matmul, precision="highest")
-    gaps = _gap_weights(cond, contrasts).astype(kernel.dtype)
+    gaps = gap_weights(cond, contrasts).astype(kernel.dtype)
     along = product(gaps, kernel)
     gram = product(along, gaps.T)
     # `pinv` has a derivative where directions depend on each other; `eigh` has none.
@@ -287,7 +287,7 @@ def _project_table(
     return rows - product(product(product(rows, gaps.T), inverse), along)
 
 
-def _gap_weights(
+def gap_weights(
     cond: Conditionals, contrasts: Real[Array, "c g"]
 ) -> Float[Array, "k n"]:
     """Weights of the samples in each direction, zero where a cell is empty."""

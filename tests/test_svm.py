@@ -322,6 +322,24 @@ def test_bad_input_is_refused_at_the_door(change, message, rng, untyped):
         fit_svm(given.pop("features"), given.pop("labels"), **given)
 
 
+def test_a_scale_out_of_reach_is_said_and_one_within_is_solved(rng, untyped):
+    features, labels, groups = draw(rng)
+    cond = conditionals("equal_opportunity", labels, groups)
+    large = (1e6 * features).astype(np.float32)
+    plain = fit_svm(features, labels, kernel=GAUSSIAN, cond=cond)
+    scaled = fit_svm(large, labels, kernel=kernels.gaussian, bandwidth=1.5e6, cond=cond)
+    assert scaled.converged
+    np.testing.assert_allclose(scaled.objective, plain.objective, rtol=1e-5)
+    # A table of 1e12 leaves no digits for margins of 1: no certificate, and no claim.
+    linear = fit_svm(large, labels, kernel=LINEAR, cond=cond, max_iterations=10_000)
+    assert np.isfinite(linear.coefficients).all()
+    assert linear.converged == (linear.gap <= 1e-8 and linear.violation <= 1e-6)
+    with pytest.raises(
+        ValueError, match=r"`kernel\(features, features\)` must be finite"
+    ):
+        fit_svm(features, labels, kernel=lambda x, z: jnp.nan * GAUSSIAN(x, z))
+
+
 def test_weights_must_leave_both_labels_and_arrays_be_concrete(rng, untyped):
     features, labels, _ = draw(rng)
     with pytest.raises(ValueError, match="those of label 1 all have weight 0"):
