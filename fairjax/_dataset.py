@@ -190,6 +190,55 @@ def with_tasks(data: Dataset, labels: dict[str, Bool[np.ndarray, " n"]]) -> Data
     )
 
 
+def subsample(data: Dataset, *, n_train: int, seed: int = 0) -> Dataset:
+    """Draws fewer training samples: the same share of each group and label.
+
+    For methods whose cost grows with the square of their number. The test part stays.
+
+    Args:
+        data: any dataset.
+        n_train: how many are kept, about: shares are rounded, and none of a group and
+            label vanishes.
+        seed: of the draw.
+
+    Returns:
+        A dataset without the training samples that were not drawn; `data` itself where
+        it has no more than `n_train`.
+
+    Raises:
+        ValueError: for a number below 1.
+
+    Example:
+        >>> from fairjax import datasets
+        >>> small = subsample(datasets.toy(n=400), n_train=100)
+        >>> int(small.is_train.sum()), int((~small.is_train).sum())
+        (100, 400)
+    """
+    if n_train < 1:
+        raise ValueError(f"`n_train` must be at least 1, but is {n_train}.")
+    rows = np.flatnonzero(data.is_train)
+    if len(rows) <= n_train:
+        return data
+    strata, along = data.groups[rows].astype(np.int64), None
+    if data.tasks is not None:
+        strata = strata * len(data.task_names) + data.tasks[rows]
+    if data.is_regression:
+        along = data.labels[rows].astype(np.float64)
+    else:
+        strata = 2 * strata + data.labels[rows]
+    share = 1 - n_train / len(rows)
+    drawn = _tables.stratified(strata, test_size=share, seed=seed, along=along)
+    kept = ~data.is_train
+    kept[rows[drawn]] = True
+    return data._replace(
+        features=data.features[kept],
+        labels=data.labels[kept],
+        groups=data.groups[kept],
+        is_train=data.is_train[kept],
+        tasks=None if data.tasks is None else data.tasks[kept],
+    )
+
+
 def targets(names: str | Sequence[str], known: Iterable[str]) -> list[str]:
     """The targets asked for: known, different, at least one."""
     found = listed(names)

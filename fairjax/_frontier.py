@@ -5,13 +5,13 @@ selection of a point are the same for linear models and for networks.
 """
 
 import functools
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Real
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
 from . import checks, sweeps
 from .datasets import Dataset, Samples
@@ -50,10 +50,12 @@ class Frontier(NamedTuple):
         selected: index of the point chosen by the cross-validated numbers.
         unconstrained: index of the point of strength 0 that has the best
             cross-validated accuracy.
-        coefficients: of linear models, for features as the data set has them; no
-            columns for networks.
-        intercept: of linear models; a decision is `features @ w + b > 0`.
+        coefficients: of linear models, for features as the data set has them; of kernel
+            machines, one per training sample; no columns for networks.
+        intercept: of linear models, where a decision is `features @ w + b > 0`, and of
+            kernel machines.
         counts: samples in the cells that are compared: training part, then test part.
+        bandwidth: of the kernel; NaN without one.
     """
 
     strength: Float[np.ndarray, " m"]
@@ -76,6 +78,7 @@ class Frontier(NamedTuple):
     coefficients: Float[np.ndarray, "m d"]
     intercept: Float[np.ndarray, " m"]
     counts: Int[np.ndarray, "2 s g"]
+    bandwidth: Float[np.ndarray, " m"]
 
 
 def average(frontiers: Sequence[Frontier], *, keep: float = 0.9) -> Frontier:
@@ -97,8 +100,9 @@ def average(frontiers: Sequence[Frontier], *, keep: float = 0.9) -> Frontier:
         raise ValueError("`frontiers` must hold at least one, but is empty.")
     first = frontiers[0]
     for other in frontiers[1:]:
-        for name in ("strength", "ridge"):
-            if not np.array_equal(getattr(first, name), getattr(other, name)):
+        for name in ("strength", "ridge", "bandwidth"):
+            one, two = getattr(first, name), getattr(other, name)
+            if not np.array_equal(one, two, equal_nan=True):
                 raise ValueError(
                     f"`frontiers` must have the same grid, but their `{name}` differ."
                 )
@@ -175,12 +179,71 @@ def check(
     return np.stack(counts)
 
 
+def check_axis(values: Any, *, name: str, positive: bool = False) -> np.ndarray:
+    """An axis of a grid as an array, once it is seen to be one."""
+    axis = np.asarray(values)
+    if axis.ndim != 1 or not axis.size:
+        raise ValueError(
+            f"`{name}` must be a list of at least one value, but has shape "
+            f"{axis.shape}. Write a fixed value as [value]."
+        )
+    checks.check_finite(axis, name=name)
+    checks.check_nonnegative(axis, name=name, positive=positive)
+    return axis
+
+
+def check_selection(*, keep: float, n_folds: int = 0) -> None:
+    """Raises `ValueError` unless a point can be selected like this."""
+    if isinstance(n_folds, bool) or n_folds < 0 or n_folds == 1:
+        raise ValueError(
+            f"`n_folds` must be at least 2, or 0 for no cross-validation, but is "
+            f"{n_folds}."
+        )
+    if not 0 < keep <= 1:
+        raise ValueError(f"`keep` must be in (0, 1], but is {keep}. The paper has 0.9.")
+
+
 class Part(NamedTuple):
     """`datasets.Samples` on the device, in JAX's present precision."""
 
     features: Float[Array, "n d"]
     labels: Real[Array, " n"]
     groups: Int[Array, " n"]
+
+
+Shares = list[Float[np.ndarray, " m"]]
+Fold = Callable[[Bool[np.ndarray, " n"]], tuple[Shares, Bool[ArrayLike, " m"]]]
+
+
+def cross_validate(
+    part: Part,
+    fold: Fold,
+    *,
+    n_folds: int,
+    seed: int,
+    progress: sweeps.Progress,
+) -> tuple[Shares, Bool[np.ndarray, " m"]]:
+    """Accuracy and gap of models that have not seen the samples.
+
+    Args:
+        part: the training samples.
+        fold: given a mask of samples to fit on, fits and measures on the others.
+        n_folds: at least 2.
+        seed: of the folds.
+        progress: called after each fold, one fit being done before.
+
+    Returns:
+        Means over the folds, and where every fold converged.
+    """
+    key = jax.random.key(seed)
+    codes = np.asarray(sweeps.folds(part.labels, part.groups, n_folds=n_folds, key=key))
+    shares, ends = [], []
+    for own in range(n_folds):
+        measured, converged = fold(codes != own)
+        shares.append(measured)
+        ends.append(converged)
+        progress(own + 2, n_folds + 1)
+    return list(np.mean(shares, axis=0)), np.all(ends, axis=0)
 
 
 def choose(found: Frontier, *, keep: float) -> Frontier:

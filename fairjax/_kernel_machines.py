@@ -6,60 +6,26 @@ are combinations of the training samples, so a fitted model is one coefficient p
 training sample, whatever the constraint adds to it.
 """
 
-import inspect
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import functools
+from typing import Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
+from jaxtyping import Array, ArrayLike, Float, Real
 
-from . import _svm, checks
-from ._kernel_functions import check_bound
+from . import _kernel_setup, checks
+from ._kernel_fits import KernelFit as KernelFit
+from ._kernel_fits import by_factor, by_newton, by_pairs, fit, published
+from ._kernel_setup import Kernel, Labels, Samples, Weights
 from .notions import Conditionals
-from .orthogonality import Contrasts, gap_weights, pairwise
+from .orthogonality import Contrasts, pairwise
 
 _ROWS = 1024  # samples that are predicted together
 
-Kernel = Callable[..., Float[Array, "n m"]]
-
-
-class KernelFit(NamedTuple):
-    """Kernel machines with their certificates, as float64 arrays of the host.
-
-    `*m` is the batch, or nothing.
-
-    Attributes:
-        coefficients: a score is `sum_i coefficients_i k(x, x_i) + intercept`.
-        intercept: never penalised.
-        dual: the alphas, in `[0, c * weight]`.
-        multipliers: price of each bound on a gap, `-d optimum / d tolerance` up to
-            sign.
-        objective: of the primal problem.
-        gap: relative duality gap: the optimum is at least `objective * (1 - gap)`.
-        violation: by how much the worst bound is exceeded [score].
-        iterations: pairs of alphas moved.
-        converged: whether gap and violation meet the precision asked for. A point that
-            is not converged is still the best one found.
-        bandwidth: of each point's kernel; NaN where the kernel was bound.
-    """
-
-    coefficients: Float[np.ndarray, "*m n"]
-    intercept: Float[np.ndarray, "*m"]
-    dual: Float[np.ndarray, "*m n"]
-    multipliers: Float[np.ndarray, "*m k"]
-    objective: Float[np.ndarray, "*m"]
-    gap: Float[np.ndarray, "*m"]
-    violation: Float[np.ndarray, "*m"]
-    iterations: Int[np.ndarray, "*m"]
-    converged: Bool[np.ndarray, "*m"]
-    bandwidth: Float[np.ndarray, "*m"]
-
 
 def fit_svm(
-    features: Real[Array | np.ndarray, "n d"],
-    labels: Real[Array | np.ndarray, " n"] | Bool[Array | np.ndarray, " n"],
+    features: Samples,
+    labels: Labels,
     *,
     kernel: Kernel,
     c: ArrayLike = 1.0,
@@ -67,9 +33,8 @@ def fit_svm(
     cond: Conditionals | None = None,
     tolerance: ArrayLike = 0.0,
     contrasts: Contrasts = pairwise,
-    weights: Real[Array | np.ndarray, " n"]
-    | Bool[Array | np.ndarray, " n"]
-    | None = None,
+    weights: Weights = None,
+    mode: Literal["exact", "published"] = "exact",
     precision: float = 1e-8,
     max_iterations: int = 1_000_000,
 ) -> KernelFit:
@@ -98,6 +63,10 @@ def fit_svm(
         contrasts: which groups are compared, as in `orthogonality.directions`.
         weights: non-negative sample weights, or a mask, of the hinge; those of the
             constraint are in `cond`.
+        mode: "published" solves the dual of the paper's code instead, for comparison:
+            tolerance 0 only, no multiplier's part in w, and an intercept that is a mean
+            over all support vectors. `gap` shows how far it is from the optimum, and
+            `converged` says whether that dual is solved.
         precision: largest relative gap; the violation is at most a hundredth of it, in
             units of `|w|`.
         max_iterations: limit of moved pairs for each configuration.
@@ -117,10 +86,11 @@ def fit_svm(
         ValueError: for input that is not finite, labels other than 0 and 1 or all
             equal, lengths that differ, bad weights, c or bandwidth not above 0,
             negative tolerance, batch shapes that do not match, a kernel whose table is
-            not finite; and for arrays that are
-            traced: the function works from the host.
+            not finite, a tolerance above 0 with `mode="published"`; and for arrays that
+            are traced: the function works from the host.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> from fairjax import kernels, notions
         >>> features = np.array([[0.0, 1.0], [1.0, 0.0], [2.0, 2.0], [3.0, 1.0]])
         >>> cond = notions.demographic_parity(jnp.array([0, 0, 0, 1]), n_groups=2)
@@ -138,39 +108,184 @@ def fit_svm(
         problem. Platt, *Sequential minimal optimization*, 1998, with the pairs of Fan,
         Chen, Lin, *Working set selection using second order information*, JMLR 2005.
     """
-    check_bound(kernel)
-    _check_bandwidth(kernel, bandwidth)
-    given = (features, labels, weights, c, bandwidth, tolerance, cond)
-    if not checks.concrete(*jax.tree.leaves(given)):
+    if mode not in ("exact", "published"):
+        raise ValueError(f'`mode` must be "exact" or "published", but is {mode!r}.')
+    if mode == "published" and checks.concrete(tolerance) and np.any(tolerance):
         raise ValueError(
-            "`fit_svm` needs concrete arrays, but was called inside `jit`, `vmap` or "
-            "`grad`. Batches of configurations are arguments: `c`, `bandwidth`, "
-            "`tolerance`."
+            f'`tolerance` must be 0 with `mode="published"`, which knows no other, but '
+            f"is {tolerance}."
         )
-    checks.check_finite(features, name="features")
-    checks.check_labels(labels, n=len(features))
-    if weights is not None:
-        checks.check_weights(weights, n=len(features))
-    checks.check_nonnegative(precision, name="precision", positive=True)
-    if max_iterations < 1:
-        raise ValueError(
-            f"`max_iterations` must be at least 1, but is {max_iterations}."
-        )
-    samples = np.asarray(features, np.float64)
-    sides = 2 * np.asarray(labels, np.float64) - 1
-    mass = np.ones(len(sides)) if weights is None else np.asarray(weights, np.float64)
-    for side, label in ((-1, 0), (1, 1)):
-        if not (mass[sides == side] > 0).any():
-            raise ValueError(
-                f"`weights` must leave samples of both labels, but those of label "
-                f"{label} all have weight 0."
-            )
-    rows = _directions(cond, contrasts, n=len(sides))
-    points, single = _points(c, bandwidth, tolerance, n_rows=len(rows))
-    found = _solve(
-        kernel, samples, sides, mass, rows, points, precision, max_iterations
+    given = _kernel_setup.prepared(
+        features,
+        labels,
+        binary=True,
+        kernel=kernel,
+        c=c,
+        bandwidth=bandwidth,
+        cond=cond,
+        tolerance=tolerance,
+        contrasts=contrasts,
+        weights=weights,
+        precision=precision,
+        max_iterations=max_iterations,
     )
-    return jax.tree.map(lambda a: a[0] if single else a, found)
+    pairs = functools.partial(
+        published if mode == "published" else by_pairs,
+        precision=precision,
+        max_iterations=max_iterations,
+    )
+    return fit(given, kernel, pairs, precision=precision)
+
+
+def fit_ridge(
+    features: Samples,
+    labels: Labels,
+    *,
+    kernel: Kernel,
+    c: ArrayLike = 1.0,
+    bandwidth: ArrayLike | None = None,
+    cond: Conditionals | None = None,
+    tolerance: ArrayLike = 0.0,
+    contrasts: Contrasts = pairwise,
+    weights: Weights = None,
+    precision: float = 1e-8,
+) -> KernelFit:
+    """Fits kernel ridge regressions whose gaps of mean scores are bounded.
+
+    As `fit_svm`, with the squared loss and real labels: it minimises
+
+        |w|^2 / 2 + c sum_i weight_i (y_i - <w, phi_i> - b)^2
+
+    under `|<w, u_k>| <= tolerance_k`. Without bounds it is kernel ridge regression with
+    a ridge of `1 / (2 c)` and an intercept that is not penalised.
+
+    Args:
+        features: training samples.
+        labels: real numbers. For classes give -1 and 1, so that a decision is
+            `score > 0`.
+        kernel: as for `fit_svm`, like all that follows.
+        c: price of the squared error, above 0; scalar or `(m,)`.
+        bandwidth: passed to the kernel.
+        cond: from a notion, on the training samples.
+        tolerance: bound on each `|<w, u_k>|` [units of the labels].
+        contrasts: which groups are compared.
+        weights: non-negative sample weights, or a mask, of the error.
+        precision: largest relative gap.
+
+    Returns:
+        One model per configuration, as `fit_svm`. Points with the same bandwidth and c
+        share one factor, whatever their tolerances: cost O(n^3) for each pair of these
+        and O(n^2 k) for each point; memory: three tables of `n * n`.
+
+    Raises:
+        ValueError: as `fit_svm`; labels must be finite.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from fairjax import kernels, notions
+        >>> features, labels = np.arange(4.0)[:, None], np.array([0.0, 1.0, 2.0, 4.0])
+        >>> cond = notions.demographic_parity(jnp.array([0, 0, 1, 1]), n_groups=2)
+        >>> fit = fit_ridge(features, labels, kernel=kernels.gaussian, bandwidth=1.0,
+        ...     c=100.0, cond=cond, tolerance=np.array([0.0, np.inf]))
+        >>> scores = predict(fit, features, features, kernel=kernels.gaussian)
+        >>> gaps = scores[:, 2:].mean(axis=1) - scores[:, :2].mean(axis=1)
+        >>> abs(gaps).round(2).tolist()
+        [0.0, 2.5]
+
+    References:
+        Donini et al., NeurIPS 2018, section 4, whose constraint suits any convex loss.
+    """
+    given = _kernel_setup.prepared(
+        features,
+        labels,
+        binary=False,
+        kernel=kernel,
+        c=c,
+        bandwidth=bandwidth,
+        cond=cond,
+        tolerance=tolerance,
+        contrasts=contrasts,
+        weights=weights,
+        precision=precision,
+        max_iterations=1,
+    )
+    return fit(given, kernel, by_factor, precision=precision, order="c")
+
+
+def fit_logistic(
+    features: Samples,
+    labels: Labels,
+    *,
+    kernel: Kernel,
+    c: ArrayLike = 1.0,
+    bandwidth: ArrayLike | None = None,
+    cond: Conditionals | None = None,
+    tolerance: ArrayLike = 0.0,
+    contrasts: Contrasts = pairwise,
+    weights: Weights = None,
+    precision: float = 1e-10,
+    max_iterations: int = 100,
+) -> KernelFit:
+    """Fits kernel logistic regressions whose gaps of mean scores are bounded.
+
+    As `fit_svm`, with the logistic loss: it minimises
+
+        |w|^2 / 2 + c sum_i weight_i log(1 + exp(-y_i (<w, phi_i> + b)))
+
+    under `|<w, u_k>| <= tolerance_k`. A score is a log-odds.
+
+    Args:
+        features: training samples.
+        labels: 0 or 1; both must occur.
+        kernel: as for `fit_svm`, like all that follows.
+        c: price of the loss, above 0; scalar or `(m,)`.
+        bandwidth: passed to the kernel.
+        cond: from a notion, on the training samples.
+        tolerance: bound on each `|<w, u_k>|` [log-odds].
+        contrasts: which groups are compared.
+        weights: non-negative sample weights, or a mask, of the loss.
+        precision: largest relative gap; scores are known to about its root.
+        max_iterations: limit of Newton steps for each configuration.
+
+    Returns:
+        One model per configuration, as `fit_svm`. Time: about ten factors, O(n^3), for
+        each point, fewer along a growing c; memory: four tables of `n * n`.
+
+    Raises:
+        ValueError: as `fit_svm`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from fairjax import kernels, notions
+        >>> features = np.array([[0.0, 1.0], [1.0, 0.0], [2.0, 2.0], [3.0, 1.0]])
+        >>> cond = notions.demographic_parity(jnp.array([0, 0, 0, 1]), n_groups=2)
+        >>> fit = fit_logistic(features, np.array([0, 0, 1, 1]), bandwidth=1.0,
+        ...     kernel=kernels.gaussian, cond=cond, tolerance=0.5)
+        >>> scores = predict(fit, features, features, kernel=kernels.gaussian)
+        >>> print(abs(scores[:3].mean() - scores[3]).round(6))
+        0.5
+
+    References:
+        Donini et al., NeurIPS 2018, section 4, whose constraint suits any convex loss.
+    """
+    given = _kernel_setup.prepared(
+        features,
+        labels,
+        binary=True,
+        kernel=kernel,
+        c=c,
+        bandwidth=bandwidth,
+        cond=cond,
+        tolerance=tolerance,
+        contrasts=contrasts,
+        weights=weights,
+        precision=precision,
+        max_iterations=max_iterations,
+    )
+    newton = functools.partial(
+        by_newton, precision=precision, max_iterations=max_iterations
+    )
+    return fit(given, kernel, newton, precision=precision)
 
 
 def predict(
@@ -183,7 +298,7 @@ def predict(
     """Scores of samples; a decision is `score > 0`.
 
     Args:
-        fit: from `fit_svm`.
+        fit: from `fit_svm`, `fit_ridge` or `fit_logistic`.
         train: the samples that it was fitted on.
         features: samples to score.
         kernel: the same as for the fit; the bandwidths are in `fit`.
@@ -218,183 +333,10 @@ def predict(
     samples = np.asarray(train, np.float64)
     others = np.asarray(features, np.float64)
     with jax.enable_x64(True):
-        for width in np.unique(widths):
-            own = np.isnan(widths) if np.isnan(width) else widths == width
-            table = _table(kernel, width)
+        for width, own in _kernel_setup.by_bandwidth(widths):
+            table = _kernel_setup.table(kernel, width)
             for start in range(0, len(others), _ROWS):
                 block = others[start : start + _ROWS]
                 part = np.asarray(table(block, samples)) @ coefficients[own].T
                 scores[own, start : start + _ROWS] = part.T + intercepts[own][:, None]
     return scores[0] if fit.coefficients.ndim == 1 else scores
-
-
-def _solve(
-    kernel: Kernel,
-    samples: Float[np.ndarray, "n d"],
-    sides: Float[np.ndarray, " n"],
-    mass: Float[np.ndarray, " n"],
-    rows: Float[np.ndarray, "k n"],
-    points: dict[str, np.ndarray],
-    precision: float,
-    max_iterations: int,
-) -> KernelFit:
-    """All points, bandwidth by bandwidth, along growing c."""
-    m, n = len(points["c"]), len(sides)
-    values = {
-        "intercept": np.empty(m),
-        "dual": np.empty((m, n)),
-        "multipliers": np.empty((m, len(rows))),
-        "objective": np.empty(m),
-        "gap": np.empty(m),
-        "violation": np.empty(m),
-        "iterations": np.empty(m, np.int64),
-    }
-    worst = np.empty(m)
-    widths = points["bandwidth"]
-    with jax.enable_x64(True):
-        for width in np.unique(widths):
-            own = np.isnan(widths) if np.isnan(width) else widths == width
-            chosen = np.flatnonzero(own)
-            # Tolerances one after the other, c growing in each.
-            keys = (points["c"][chosen], *points["tolerance"][chosen].T)
-            chosen = chosen[np.lexsort(keys)]
-            table = _table(kernel, width)(samples, samples)
-            checks.check_finite(table, name="kernel(features, features)")
-            problem, lengths = _problem(table, rows, sides)
-            units = np.where(lengths > 0, 1 / np.where(lengths > 0, lengths, 1), 0)
-            last, start = np.inf, (np.zeros(n), np.zeros(len(rows)))
-            for i in chosen:
-                price, bounds = points["c"][i], points["tolerance"][i]
-                if price < last:
-                    start = (np.zeros(n), np.zeros(len(rows)))
-                # As c grows, the last solution stays feasible.
-                problem = problem._replace(
-                    bound=jnp.asarray(price * mass),
-                    tolerance=jnp.asarray(
-                        np.where(lengths > 0, bounds * units, np.inf)
-                    ),
-                )
-                found = jax.device_get(
-                    _solve_one(problem, *start, precision, max_iterations)
-                )
-                last, start = price, (found.dual.alpha, found.dual.mu)
-                values["dual"][i] = found.dual.alpha
-                values["multipliers"][i] = found.dual.mu * units
-                excess = np.abs(found.dual.gaps) * lengths - bounds
-                values["violation"][i] = np.maximum(excess, 0).max(initial=0)
-                for name in ("intercept", "objective", "gap", "iterations"):
-                    values[name][i] = getattr(found, name)
-                worst[i] = found.error
-    coefficients = sides * values["dual"] - values["multipliers"] @ rows
-    return KernelFit(
-        coefficients, **values, converged=worst <= precision, bandwidth=widths
-    )
-
-
-def _problem(
-    table: Float[Array, "n n"], rows: Float[np.ndarray, "k n"], sides: np.ndarray
-) -> tuple[_svm.Problem, Float[np.ndarray, " k"]]:
-    """What all points of one kernel share, and the lengths of the directions."""
-    across = np.asarray(rows @ table)
-    gram = across @ rows.T
-    lengths = np.sqrt(np.maximum(np.diagonal(gram), 0))
-    # A difference of means that is rounding is no direction.
-    floor = 1e-7 * np.sqrt(np.diagonal(table).max())
-    lengths = np.where(lengths > floor, lengths, 0)
-    units = np.where(lengths > 0, 1 / np.where(lengths > 0, lengths, 1), 0)
-    across = units[:, None] * across
-    gram = units[:, None] * gram * units[None, :]
-    shared = (jnp.asarray(array) for array in (across, gram, sides, sides, lengths))
-    return _svm.Problem(table, *shared), lengths
-
-
-@jax.jit
-def _solve_one(
-    problem: _svm.Problem,
-    alpha: Float[Array, " n"],
-    mu: Float[Array, " k"],
-    precision: Float[Array, ""],
-    max_iterations: Int[Array, ""],
-) -> _svm.Solution:
-    start = _svm.derived(problem, alpha, mu)
-    return _svm.solve(
-        problem, start, precision=precision, max_iterations=max_iterations
-    )
-
-
-def _table(kernel: Kernel, width: float) -> Callable[[Any, Any], Array]:
-    """The kernel at one bandwidth, in float64; NaN for one that is bound already."""
-    bound = {} if np.isnan(width) else {"bandwidth": width}
-    return lambda x, y: kernel(jnp.asarray(x), jnp.asarray(y), **bound)
-
-
-def _check_bandwidth(kernel: Kernel, bandwidth: ArrayLike | None) -> None:
-    """Raises `ValueError` where the kernel lacks its bandwidth, or takes none."""
-    known = inspect.signature(kernel).parameters
-    open_ = (
-        "bandwidth" in known and known["bandwidth"].default is inspect.Parameter.empty
-    )
-    takes = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
-    if bandwidth is None and open_:
-        raise ValueError(
-            "`kernel` needs a bandwidth, but `bandwidth` is None. Give a number, or "
-            "one for each configuration; start from `kernels.median_heuristic`."
-        )
-    if bandwidth is not None and not takes and "bandwidth" not in known:
-        raise ValueError(
-            f"`bandwidth` is given, but `kernel` takes none: its arguments are "
-            f"{', '.join(known)}."
-        )
-
-
-def _directions(
-    cond: Conditionals | None, contrasts: Contrasts, *, n: int
-) -> Float[np.ndarray, "k n"]:
-    """Weights of the samples in each direction, as exact as the counts are."""
-    if cond is None:
-        return np.zeros((0, n))
-    checks.check_length(cond.weights[0, 0], n=n, name="cond.weights")
-    weights = np.asarray(cond.weights, np.float64)
-    totals = weights.sum(axis=-1, keepdims=True)
-    with jax.enable_x64(True):
-        exact = jnp.asarray(weights / np.where(totals > 0, totals, 1))
-        sides = jnp.asarray(contrasts(weights.shape[1]))
-        return np.asarray(gap_weights(cond._replace(weights=exact), sides))
-
-
-def _points(
-    c: ArrayLike, bandwidth: ArrayLike | None, tolerance: ArrayLike, *, n_rows: int
-) -> tuple[dict[str, np.ndarray], bool]:
-    """Settings of one length, and whether all of them were scalars."""
-    given = {"c": np.asarray(c, np.float64)}
-    given["bandwidth"] = np.asarray(np.nan if bandwidth is None else bandwidth, float)
-    given["tolerance"] = np.asarray(tolerance, np.float64)
-    checks.check_nonnegative(given["c"], name="c", positive=True)
-    checks.check_finite(given["c"], name="c")
-    if bandwidth is not None:
-        checks.check_nonnegative(given["bandwidth"], name="bandwidth", positive=True)
-        checks.check_finite(given["bandwidth"], name="bandwidth")
-    checks.check_nonnegative(given["tolerance"], name="tolerance")
-    leading = {name: values.shape[:1] for name, values in given.items()}
-    longest = max(leading.values(), key=len)
-    shapes = [values.shape for values in given.values()]
-    wide = given["tolerance"].ndim == 2
-    if (
-        any(len(own) and own != longest for own in leading.values())
-        or longest == (0,)
-        or max(given["c"].ndim, given["bandwidth"].ndim) > 1
-        or given["tolerance"].ndim > 2
-        or (wide and given["tolerance"].shape[1] != n_rows)
-    ):
-        raise ValueError(
-            f"`c`, `bandwidth` and `tolerance` must be scalars or of one length (m,), "
-            f"the last one also (m, {n_rows}), but their shapes are {shapes}. Make "
-            f"them with `sweeps.grid`."
-        )
-    m = longest or (1,)
-    if not wide:
-        given["tolerance"] = np.broadcast_to(given["tolerance"], m)[:, None]
-    given["tolerance"] = np.broadcast_to(given["tolerance"], (*m, n_rows))
-    for name in ("c", "bandwidth"):
-        given[name] = np.broadcast_to(given[name], m)
-    return given, longest == ()

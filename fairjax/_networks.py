@@ -10,8 +10,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Real
 
-from . import _tables, checks, erm, metrics, notions, sweeps, training
-from ._frontier import Frontier, choose
+from . import _tables, erm, metrics, notions, sweeps, training
+from ._frontier import Frontier, check_axis, check_selection, choose
 from ._frontier import check as check_dataset
 from .datasets import Dataset
 
@@ -85,15 +85,8 @@ def network(
             "give `on_representation`, `on_scores` or both: a network without a "
             "penalty has no frontier."
         )
-    if not 0 < keep <= 1:
-        raise ValueError(f"`keep` must be in (0, 1], but is {keep}. The paper has 0.9.")
-    values = np.asarray(strengths, np.float32)
-    if values.ndim != 1 or not values.size:
-        raise ValueError(
-            f"`strengths` must be a list of at least one value, but has shape "
-            f"{values.shape}."
-        )
-    checks.check_nonnegative(values, name="strengths")
+    check_selection(keep=keep)
+    values = check_axis(strengths, name="strengths").astype(np.float32)
     strength = np.union1d(np.float32(0), values)
     counts = check_dataset(dataset, notion=notion, n_folds=0, regression=True)
     regression, tasks = dataset.is_regression, dataset.tasks
@@ -165,6 +158,7 @@ def network(
             coefficients=np.zeros((m, 0), np.float32),
             intercept=nothing,
             counts=counts,
+            bandwidth=nothing,
         ),
         keep=keep,
     )

@@ -19,69 +19,14 @@ import jax.numpy as jnp
 from jax.scipy.linalg import cho_solve
 from jaxtyping import Array, Bool, Float, Int
 
+from ._dual import Dual, Problem, Solution, certified, derived, half_norm
+
 _ROUNDS = 10  # of Newton's method before it is given up
 _LENGTH = 20  # pairs per sample before its first attempt, at most
 _EASE = 0.03  # violation of the margins, below which it comes earlier
 
 
-class Problem(NamedTuple):
-    """One configuration; `u_k` have length 1, or 0 and then constrain nothing.
-
-    Attributes:
-        kernel: `<phi_i, phi_j>`.
-        across: `<u_k, phi_j>`.
-        gram: `<u_k, u_l>`.
-        labels: -1 or 1.
-        bound: largest alphas; 0 leaves a sample out.
-        tolerance: bounds on `|<w, u_k>|`.
-    """
-
-    kernel: Float[Array, "n n"]
-    across: Float[Array, "k n"]
-    gram: Float[Array, "k k"]
-    labels: Float[Array, " n"]
-    bound: Float[Array, " n"]
-    tolerance: Float[Array, " k"]
-
-
-class Dual(NamedTuple):
-    """Dual variables, and what the scores are that they make.
-
-    Attributes:
-        alpha: of the samples.
-        mu: of the bounds on gaps.
-        scores: `<w, phi_i>`, without the intercept.
-        gaps: `<w, u_k>`.
-    """
-
-    alpha: Float[Array, " n"]
-    mu: Float[Array, " k"]
-    scores: Float[Array, " n"]
-    gaps: Float[Array, " k"]
-
-
-class Solution(NamedTuple):
-    """The best point found.
-
-    Attributes:
-        dual: feasible.
-        intercept: that of Newton's method, or the mean over alphas off their bounds.
-        objective: of the primal problem.
-        gap: relative duality gap.
-        error: the larger of the gap and a hundred times the worst violation of a bound
-            on a gap of scores, in units of |w|.
-        iterations: pairs moved.
-    """
-
-    dual: Dual
-    intercept: Float[Array, ""]
-    objective: Float[Array, ""]
-    gap: Float[Array, ""]
-    error: Float[Array, ""]
-    iterations: Int[Array, ""]
-
-
-class _Faces(NamedTuple):
+class Faces(NamedTuple):
     """A guess of which dual variables are at a bound.
 
     Attributes:
@@ -93,20 +38,6 @@ class _Faces(NamedTuple):
     free: Bool[Array, " n"]
     full: Bool[Array, " n"]
     signs: Float[Array, " k"]
-
-
-def derived(
-    problem: Problem, alpha: Float[Array, " n"], mu: Float[Array, " k"]
-) -> Dual:
-    """Dual variables with the scores and gaps that belong to them."""
-    product = functools.partial(jnp.matmul, precision="highest")
-    signed = problem.labels * alpha
-    return Dual(
-        alpha,
-        mu,
-        product(problem.kernel, signed) - product(mu, problem.across),
-        product(problem.across, signed) - product(problem.gram, mu),
-    )
 
 
 def solve(
@@ -130,7 +61,7 @@ def solve(
             (dual, _intercept(problem, dual)),
             _newton(problem, dual, _intercept(problem, dual)),
         ):
-            found = _judged(problem, *own, moved)
+            found = judged(problem, *own, moved)
             better = found.error < best.error
             best = jax.tree.map(functools.partial(jnp.where, better), found, best)
         # Where pairs crawl, Newton's method has its try all the same, ever later.
@@ -144,7 +75,7 @@ def solve(
         return open_ & (best.iterations < max_iterations)
 
     dtype = problem.kernel.dtype
-    first = _judged(problem, start, _intercept(problem, start), jnp.zeros((), int))
+    first = judged(problem, start, _intercept(problem, start), jnp.zeros((), int))
     length = jnp.asarray(_LENGTH * problem.labels.shape[0])
     state = (start, first, jnp.asarray(_EASE, dtype), length)
     return jax.lax.while_loop(unfinished, attempt, state)[1]
@@ -172,7 +103,7 @@ def _pairs(
 
     def move(state: tuple) -> tuple:
         count, dual, _, steps = state
-        errors = y - dual.scores
+        errors = problem.targets - dual.scores
         up, down = _movable(problem, dual.alpha)
         highest, i = _largest(jnp.where(up, errors, -jnp.inf))
         slack = highest - errors
@@ -232,7 +163,7 @@ def _newton(
     def again(state: tuple) -> tuple:
         count, dual, intercept, faces, before, _ = state
         rank = jnp.searchsorted(jnp.array(sizes), faces.free.sum())
-        branches = [functools.partial(_on_faces, problem, size) for size in sizes]
+        branches = [functools.partial(on_faces, problem, size) for size in sizes]
         dual, intercept = jax.lax.switch(rank, branches, faces, intercept)
         new = _faces(problem, dual, intercept)
         changes = sum((a != b).sum() for a, b in zip(faces, new, strict=True))
@@ -250,24 +181,24 @@ def _newton(
     return _feasible(problem, dual), intercept
 
 
-def _faces(problem: Problem, dual: Dual, intercept: Float[Array, ""]) -> _Faces:
+def _faces(problem: Problem, dual: Dual, intercept: Float[Array, ""]) -> Faces:
     """Where one projected gradient step ends, in units of each bound."""
     scale = jnp.where(problem.bound > 0, problem.bound, 1)
-    margins = problem.labels * (dual.scores + intercept)
-    moved = dual.alpha / scale + 1 - margins
+    missing = problem.labels * (problem.targets - dual.scores - intercept)
+    moved = dual.alpha / scale + missing
     used, largest = problem.bound > 0, problem.bound.max()
     towards = dual.mu + largest * dual.gaps
     reached = jnp.abs(towards) > largest * problem.tolerance
     reached &= jnp.diagonal(problem.gram) > 0
-    return _Faces(
+    return Faces(
         used & (moved > 0) & (moved < 1),
         used & (moved >= 1),
         jnp.where(reached, jnp.sign(towards), 0),
     )
 
 
-def _on_faces(
-    problem: Problem, size: int, faces: _Faces, intercept: Float[Array, ""]
+def on_faces(
+    problem: Problem, size: int, faces: Faces, intercept: Float[Array, ""]
 ) -> tuple[Dual, Array]:
     """Margins of free samples are 1 and gaps that bind are at their bounds."""
     n, n_gaps = problem.labels.shape[0], problem.gram.shape[0]
@@ -290,7 +221,7 @@ def _on_faces(
     bounds = jnp.where(jnp.isinf(problem.tolerance), 0, problem.tolerance)
     right = jnp.concatenate(
         [
-            problem.labels[rows] - product(problem.kernel, fixed)[rows],
+            problem.targets[rows] - product(problem.kernel, fixed)[rows],
             faces.signs * bounds - product(problem.across, fixed),
         ]
     )
@@ -316,27 +247,27 @@ def _feasible(problem: Problem, dual: Dual) -> Dual:
     return derived(problem, alpha * jnp.where(positive, *ratios), dual.mu)
 
 
-def _judged(
+def judged(
     problem: Problem, dual: Dual, intercept: Float[Array, ""], moved: Int[Array, ""]
 ) -> Solution:
     """A feasible dual point with its certificate."""
     dot = functools.partial(jnp.vdot, precision="highest")
+    errors = problem.targets - dual.scores
     signed = problem.labels * dual.alpha
-    half = (dot(signed, dual.scores) - dot(dual.mu, dual.gaps)) / 2
-    margins = problem.labels * (dual.scores + intercept)
-    primal = half + dot(problem.bound, jnp.maximum(1 - margins, 0))
-    prices = jnp.where(dual.mu == 0, 0, problem.tolerance * jnp.abs(dual.mu))
-    value = dual.alpha.sum() - half - prices.sum()
-    gap = jnp.abs(primal - value) / jnp.where(primal > 0, primal, 1)
-    excess = jnp.maximum(jnp.abs(dual.gaps) - problem.tolerance, 0).max(initial=0)
-    error = jnp.maximum(gap, 100 * excess / jnp.sqrt(jnp.maximum(2 * half, 1)))
-    error = jnp.where(jnp.isfinite(error), error, jnp.inf)
-    return Solution(dual, intercept, primal, gap, error, moved)
+    lost = jnp.maximum(problem.labels * (errors - intercept), 0)
+    return certified(
+        problem,
+        dual,
+        intercept,
+        risk=dot(problem.bound, lost),
+        worth=dot(signed, problem.targets) - half_norm(problem, dual),
+        iterations=moved,
+    )
 
 
 def _intercept(problem: Problem, dual: Dual) -> Float[Array, ""]:
     """Mean over free vectors; without any, the middle of the optimal interval."""
-    errors = problem.labels - dual.scores
+    errors = problem.targets - dual.scores
     inside = (dual.alpha > 1e-9 * problem.bound) & (
         dual.alpha < (1 - 1e-9) * problem.bound
     )

@@ -44,10 +44,22 @@ METHODS: dict[str, frontiers.Method] = {
     "elimination": frontiers.elimination,
 }
 FILES = ("results.csv", "report.md", "frontier.png")
-MODELS = ("linear", "mlp", "shared")
+# The options that each model has a use for.
+MODELS = {
+    "linear": ("loss", "method", "ridges", "folds"),
+    "kernel-svm": ("kernel", "bandwidths", "ridges", "folds", "rows"),
+    "mlp": ("penalty", "widths", "epochs"),
+    "shared": ("penalty", "widths", "epochs"),
+}
+KERNELS: dict[str, kernels.Kernel] = {
+    "rbf": kernels.gaussian,
+    "laplacian": kernels.laplacian,
+    "inverse-multiquadric": kernels.inverse_multiquadric,
+    "linear": partial(kernels.polynomial, degree=1, offset=0.0),
+    "quadratic": partial(kernels.polynomial, degree=2),
+}
+_ROWS = 2000  # that kernel machines learn from, unless told otherwise
 _SEVERAL = ("adult", "compas")  # data sets with several targets
-LINEAR_ONLY = ("loss", "method", "ridges", "folds")
-NETWORKS_ONLY = ("penalty", "widths", "epochs")
 
 
 class Weighed(NamedTuple):
@@ -92,6 +104,17 @@ PENALTIES = {
 }
 
 
+class How(NamedTuple):
+    """How a frontier is traced, and how the report says it."""
+
+    trace: Callable[..., frontiers.Frontier]
+    settings: dict[str, Any]
+    steps: int  # of its progress
+    labels: dict[str, str]
+    models: str
+    chosen_by: str
+
+
 def run(
     *,
     columns: dict[str, str | list[str] | None],
@@ -111,7 +134,7 @@ def run(
 ) -> None:
     """Reads the options, fits, prints and writes; `given` are those of one model."""
     _terminal.need_matplotlib()
-    how = _linear(given) if _is_linear(model, given) else _networks(model, given)
+    how = _how(model, given)
     if strengths:
         values = _terminal.numbers(strengths, option="--strengths")
         how.settings["strengths"] = values
@@ -128,6 +151,9 @@ def run(
     )
     with _terminal.output(out, FILES) as (results, report, picture):
         loaded = [load(seed) for seed in seed_list]
+        if model == "kernel-svm":
+            n_train = given["rows"] or _ROWS
+            loaded, how = _smaller(loaded, seed_list, n_train, how)
         if model != "shared":
             # One head for all: the tasks are no more than rows.
             loaded = [data._replace(tasks=None, task_names=()) for data in loaded]
@@ -146,15 +172,21 @@ def run(
                 picture: partial(_canvas.write, drawn),
             }
         )
-        _say(panels, loaded[0], out, quiet=quiet)
+        _say(panels, loaded[0], out, how.models, quiet=quiet)
 
 
 def _say(
-    panels: Sequence[Panel], data: datasets.Dataset, out: Path, *, quiet: bool
+    panels: Sequence[Panel],
+    data: datasets.Dataset,
+    out: Path,
+    models: str,
+    *,
+    quiet: bool,
 ) -> None:
     console = _terminal.console(sys.stdout)
     if not quiet:
         console.print(_sweep_report.headline(data), soft_wrap=True)
+        console.print(f"{models}.", soft_wrap=True)
     for panel in panels:
         if not quiet:
             console.print()
@@ -169,25 +201,14 @@ def _say(
     )
 
 
-class How(NamedTuple):
-    """How a frontier is traced, and how the report says it."""
-
-    trace: Callable[..., frontiers.Frontier]
-    settings: dict[str, Any]
-    steps: int  # of its progress
-    labels: dict[str, str]
-    models: str
-    chosen_by: str
-
-
-def _is_linear(model: str, given: dict[str, Any]) -> bool:
-    """Whether the model is linear; refuses options of the other kind."""
-    _terminal.choose(model, dict.fromkeys(MODELS), option="--model")
-    useless = NETWORKS_ONLY if model == "linear" else LINEAR_ONLY
-    for name in useless:
-        if given[name] is not None:
+def _how(model: str, given: dict[str, Any]) -> How:
+    """Reads the options of a model; refuses those of others."""
+    useful = _terminal.choose(model, MODELS, option="--model")
+    for name, value in given.items():
+        if value is not None and name not in useful:
             raise ValueError(f"`--{name}` has no use with `--model {model}`.")
-    return model == "linear"
+    makers = {"linear": _linear, "kernel-svm": _kernel}
+    return makers[model](given) if model in makers else _networks(model, given)
 
 
 def _linear(given: dict[str, Any]) -> How:
@@ -199,15 +220,64 @@ def _linear(given: dict[str, Any]) -> How:
         "ridges": _terminal.numbers(given["ridges"] or "1e-4", option="--ridges"),
         "n_folds": folds,
     }
-    chosen_by = f"{folds}-fold cross-validation" if folds else "training numbers"
     return How(
         frontiers.linear,
         settings,
         folds + 1,
         {"method": method, "loss": loss},
         f"Linear models, {loss} loss, method {method}",
-        f"{chosen_by} on the training part",
+        f"{_selection(folds)} on the training part",
     )
+
+
+def _selection(folds: int) -> str:
+    return f"{folds}-fold cross-validation" if folds else "training numbers"
+
+
+def _kernel(given: dict[str, Any]) -> How:
+    name = given["kernel"] or "rbf"
+    kernel = _terminal.choose(name, KERNELS, option="--kernel")
+    folds = 5 if given["folds"] is None else given["folds"]
+    settings = {
+        "kernel": kernel,
+        "ridges": _terminal.numbers(given["ridges"] or "1e-3", option="--ridges"),
+        "n_folds": folds,
+    }
+    if given["bandwidths"] is not None:
+        if not frontiers.is_open(kernel):
+            raise ValueError(f"`--bandwidths` has no use with `--kernel {name}`.")
+        values = _terminal.numbers(given["bandwidths"], option="--bandwidths")
+        settings["bandwidths"] = values
+    return How(
+        frontiers.kernel,
+        settings,
+        folds + 1,
+        {"model": "kernel-svm", "kernel": name, "method": "constraint"},
+        f"Support vector machines, {name} kernel",
+        f"{_selection(folds)} on the training part",
+    )
+
+
+def _smaller(
+    loaded: Sequence[datasets.Dataset], seeds: Sequence[int], n_train: int, how: How
+) -> tuple[list[datasets.Dataset], How]:
+    """Kernel machines learn from some rows, with a bandwidth that suits these."""
+    drawn = [
+        datasets.subsample(data, n_train=n_train, seed=seed)
+        for data, seed in zip(loaded, seeds, strict=True)
+    ]
+    words = how.models
+    few, all_ = (int(data[0].is_train.sum()) for data in (drawn, loaded))
+    if few < all_:
+        words += f", learned from {few:,} of {all_:,} training rows"
+    kernel, settings = how.settings["kernel"], how.settings
+    if frontiers.is_open(kernel):
+        if "bandwidths" not in settings:
+            width = frontiers.median_bandwidth(drawn[0], seeds[0])
+            settings = settings | {"bandwidths": [width]}
+        shown = ", ".join(f"{width:g}" for width in settings["bandwidths"])
+        words += f", bandwidth {shown}"
+    return drawn, how._replace(settings=settings, models=words)
 
 
 def _networks(model: str, given: dict[str, Any]) -> How:
@@ -246,7 +316,7 @@ def _check(
             f"`--model shared` is for data with several tasks, but {data.name} has "
             f"one. Choose `--model mlp`, or `--dataset school`."
         )
-    regression = model != "linear"
+    regression = model in ("mlp", "shared")
     for name in chosen:
         frontiers.check(
             data, notion=NOTIONS[name], n_folds=n_folds, regression=regression

@@ -102,13 +102,17 @@ def _shown(found: frontiers.Frontier) -> list[int]:
     return sorted(rows, key=lambda i: (-found.test_unfairness[i], i))
 
 
+def _varied(found: frontiers.Frontier) -> list[str]:
+    """The settings beside the strength that differ between points."""
+    return [n for n in ("ridge", "bandwidth") if np.unique(getattr(found, n)).size > 1]
+
+
 def _cells(found: frontiers.Frontier) -> Iterator[tuple[int, list[str]]]:
-    several = np.unique(found.ridge).size > 1
     for i in _shown(found):
         marks = "*" * (i == found.selected) + "o" * (i == found.unconstrained)
         marks += "!" * (not found.converged[i])
         cells = [marks, f"{found.strength[i]:.4g}"]
-        cells += [f"{found.ridge[i]:.3g}"] * several
+        cells += [f"{getattr(found, name)[i]:.3g}" for name in _varied(found)]
         for part in ("train", "cv", "test"):
             for what in ("accuracy", "unfairness"):
                 cells.append(f"{getattr(found, f'{part}_{what}')[i]:.4f}")
@@ -131,7 +135,7 @@ def table(panel: Panel, data: datasets.Dataset) -> Table:
     if data.is_regression:
         title = f"accuracy = {words.accuracy}; {title}"
     mean = f"; means over {len(panel.runs)} seeds" * (len(panel.runs) > 1)
-    head = ["", "strength", *["ridge"] * (np.unique(found.ridge).size > 1)]
+    head = ["", "strength", *_varied(found)]
     for part in _COLUMNS:
         head += [f"{part}\naccuracy", "\ngap"]
     rows = dict(_cells(found))
@@ -143,15 +147,15 @@ def sentences(panel: Panel, data: datasets.Dataset) -> list[str]:
     """The conclusion, and what casts doubt on it."""
     found, words = panel.mean, Words.of(data, panel.notion)
     i, free = found.selected, found.unconstrained
-    several = np.unique(found.ridge).size > 1
-    ridge = f", ridge {found.ridge[i]:.3g}" * several
+    settings = [f", {n} {getattr(found, n)[i]:.3g}" for n in _varied(found)]
 
     def spread(name: str) -> str:
         values = [getattr(run, name)[i] for run in panel.runs]
         return f" +- {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
 
     lines = [
-        f"Selected strength {found.strength[i]:.3g}{ridge}: test {words.accuracy} "
+        f"Selected strength {found.strength[i]:.3g}{''.join(settings)}: test "
+        f"{words.accuracy} "
         f"{found.test_accuracy[i]:.3f}{spread('test_accuracy')} (without fairness "
         f"{found.test_accuracy[free]:.3f}), {words.unfairness} "
         f"{found.test_unfairness[i]:.3f}{spread('test_unfairness')} (without fairness "
@@ -245,7 +249,7 @@ def report(
         notion = panel.notion.replace("-", " ")
         lines += [f"## {notion.capitalize()}"]
         lines += map(plain, sentences(panel, data))
-        head = ["", "strength", *["ridge"] * (np.unique(found.ridge).size > 1)]
+        head = ["", "strength", *_varied(found)]
         head += [f"{part} {what}" for part in _COLUMNS for what in ("accuracy", "gap")]
         lines += [_terminal.markdown(head, [cells for _, cells in _cells(found)])]
         lines += [plain(legend(found))]

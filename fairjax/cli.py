@@ -163,8 +163,9 @@ def sweep(
         str,
         typer.Option(
             metavar="NAME",
-            help="linear, mlp (a network), or shared (a network whose hidden layers "
-            "serve all tasks of a data set such as school).",
+            help="linear, kernel-svm (a support vector machine), mlp (a network), or "
+            "shared (a network whose hidden layers serve all tasks of a data set such "
+            "as school).",
         ),
     ] = "linear",
     loss: Annotated[
@@ -181,6 +182,32 @@ def sweep(
             metavar="NAME",
             help="Of linear models: constraint, penalty, projection or elimination.  "
             "[default: constraint]",
+        ),
+    ] = None,
+    kernel: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Of kernel-svm: rbf (Gaussian), laplacian, inverse-multiquadric, "
+            "linear or quadratic.  [default: rbf]",
+        ),
+    ] = None,
+    bandwidths: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBERS",
+            help="Of kernel-svm: widths of the kernel in units of the features, "
+            "written as --strengths.  [default: the median distance of two rows]",
+        ),
+    ] = None,
+    rows: Annotated[
+        int | None,
+        typer.Option(
+            metavar="NUMBER",
+            min=1,
+            help="Of kernel-svm: how many training rows it learns from, drawn with "
+            "the same share of each group and label; its time grows with their square "
+            "or faster.  [default: 2000]",
         ),
     ] = None,
     penalty: Annotated[
@@ -212,16 +239,18 @@ def sweep(
             metavar="NUMBERS",
             help="How much fairness: 0,0.5,1 or 0:2:64, which is from:to:how-many. "
             "For constraint, the share of the gap of mean scores to remove; above 1 "
-            "turns it around. For penalties, their weight.  [default: for constraint "
-            "64 values, 0 to 2; else 0 and powers of ten]",
+            "turns it around (linear models). For penalties, their weight.  [default: "
+            "for constraint 64 values, 0 to 2, and 11, 0 to 1, for kernel-svm; else 0 "
+            "and powers of ten]",
         ),
     ] = None,
     ridges: Annotated[
         str | None,
         typer.Option(
             metavar="NUMBERS",
-            help="Of linear models: weights of the ridge term, written likewise.  "
-            "[default: 1e-4]",
+            help="Of linear models and kernel-svm: weights of the ridge term, written "
+            "likewise; C is 1 / (rows x ridge).  [default: 1e-4, and 1e-3 for "
+            "kernel-svm]",
         ),
     ] = None,
     seeds: Annotated[
@@ -236,9 +265,9 @@ def sweep(
         int | None,
         typer.Option(
             metavar="NUMBER",
-            help="Of linear models: folds of the cross-validation that selects a "
-            "point; 0 selects by training numbers. Networks hold a fifth of the "
-            "training part out.  [default: 5]",
+            help="Of linear models and kernel-svm: folds of the cross-validation that "
+            "selects a point; 0 selects by training numbers. Networks hold a fifth of "
+            "the training part out.  [default: 5]",
         ),
     ] = None,
     out: Annotated[
@@ -267,6 +296,7 @@ def sweep(
       fairjax sweep
       fairjax sweep --dataset adult
       fairjax sweep --dataset compas --notion all --strengths 0:1:11 --seeds 5
+      fairjax sweep --dataset compas --model kernel-svm --kernel rbf
       fairjax sweep --dataset adult --model mlp --penalty sinkhorn
       fairjax sweep --dataset school --model shared
       fairjax sweep --csv loans.csv --target repaid --positive yes --sensitive sex
@@ -293,6 +323,9 @@ def sweep(
                 "method": method,
                 "ridges": ridges,
                 "folds": folds,
+                "kernel": kernel,
+                "bandwidths": bandwidths,
+                "rows": rows,
                 "penalty": penalty,
                 "widths": widths,
                 "epochs": epochs,

@@ -22,6 +22,7 @@ from ._compas import compas as compas
 from ._csv import from_csv as from_csv
 from ._dataset import Dataset as Dataset
 from ._dataset import Samples as Samples
+from ._dataset import subsample as subsample
 from ._school import school as school
 from ._sources import Location
 

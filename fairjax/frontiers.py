@@ -3,7 +3,8 @@
 `linear` fits linear models over a grid of strengths and ridges, as one batch, measures
 decisions on the training and the test part, and chooses one setting by P1's validation
 procedure: cross-validated on the training part, which never sees the test part.
-`network` does the same with networks, for classes, real labels and many tasks.
+`kernel` does the same with kernel machines, and `network` with networks, for classes,
+real labels and many tasks.
 
 A method is a function from a task to its fits: `constraint`, `penalty`, `projection`,
 `elimination`, or your own. What a strength means is the method's choice, except that 0
@@ -19,11 +20,22 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Real
 
-from . import checks, erm, metrics, orthogonality, solvers, sweeps
+from . import erm, metrics, orthogonality, solvers, sweeps
 from ._frontier import Frontier as Frontier
-from ._frontier import Part, choose, compare, on_device
+from ._frontier import (
+    Part,
+    check_axis,
+    check_selection,
+    choose,
+    compare,
+    cross_validate,
+    on_device,
+)
 from ._frontier import average as average
 from ._frontier import check as check
+from ._kernel_frontier import is_open as is_open
+from ._kernel_frontier import kernel as kernel
+from ._kernel_frontier import median_bandwidth as median_bandwidth
 from ._networks import network as network
 from .datasets import Dataset
 from .notions import Conditionals, Notion
@@ -193,13 +205,7 @@ def linear(
         Donini et al., NeurIPS 2018, section 5, for the validation procedure.
     """
     strength, ridge = _grid(strengths, ridges, method=method)
-    if isinstance(n_folds, bool) or n_folds < 0 or n_folds == 1:
-        raise ValueError(
-            f"`n_folds` must be at least 2, or 0 for no cross-validation, but is "
-            f"{n_folds}."
-        )
-    if not 0 < keep <= 1:
-        raise ValueError(f"`keep` must be in (0, 1], but is {keep}. The paper has 0.9.")
+    check_selection(keep=keep, n_folds=n_folds)
     counts = check(dataset, notion=notion, n_folds=n_folds)
     train, test = on_device(dataset.train), on_device(dataset.test)
     labels = train.labels
@@ -228,17 +234,14 @@ def linear(
     cv_converged = converged
     cv_shares = train_shares
     if n_folds:
-        key = jax.random.key(seed)
-        codes = sweeps.folds(labels, train.groups, n_folds=n_folds, key=key)
-        shares, ends = [], []
-        for fold in range(n_folds):
-            inside = codes != fold
-            part = fit(inside)
-            shares.append(measure(part, train, ~inside))
-            ends.append(part.converged)
-            done(fold + 2, n_folds + 1)
-        cv_shares = list(np.mean(shares, axis=0))
-        cv_converged = np.all(ends, axis=0)
+
+        def fold(inside: Bool[np.ndarray, " n"]):
+            part = fit(jnp.asarray(inside))
+            return measure(part, train, jnp.asarray(~inside)), part.converged
+
+        cv_shares, cv_converged = cross_validate(
+            train, fold, n_folds=n_folds, seed=seed, progress=done
+        )
     return choose(
         Frontier(
             strength,
@@ -256,6 +259,7 @@ def linear(
             coefficients=np.asarray(whole.coefficients),
             intercept=np.asarray(whole.intercept),
             counts=counts,
+            bandwidth=np.full(strength.shape, np.nan),
         ),
         keep=keep,
     )
@@ -299,15 +303,10 @@ def _grid(strengths, ridges, *, method: Method):
                 "None."
             )
         strengths = STRENGTHS[method]
-    axes = {"strengths": np.asarray(strengths), "ridges": np.asarray(ridges)}
-    for name, axis in axes.items():
-        if axis.ndim != 1 or not axis.size:
-            raise ValueError(
-                f"`{name}` must be a list of at least one value, but has shape "
-                f"{axis.shape}. Write a fixed value as [value]."
-            )
-        checks.check_finite(axis, name=name)
-        checks.check_nonnegative(axis, name=name, positive=name == "ridges")
+    axes = {
+        "strengths": check_axis(strengths, name="strengths"),
+        "ridges": check_axis(ridges, name="ridges", positive=True),
+    }
     strengths = np.union1d([0.0], axes["strengths"])
     if method in (projection, elimination) and not np.isin(strengths, (0, 1)).all():
         raise ValueError(

@@ -10,6 +10,10 @@ kernel's feature space, with a certificate; `orthogonality.project_kernel` makes
 other kernel method fair.
 """
 
+from ._feature_maps import FeatureMap as FeatureMap
+from ._feature_maps import features_for as features_for
+from ._feature_maps import fourier as fourier
+from ._feature_maps import nystrom as nystrom
 from ._kernel_functions import Scalar as Scalar
 from ._kernel_functions import check_bound as check_bound
 from ._kernel_functions import distances as distances
@@ -21,6 +25,11 @@ from ._kernel_functions import laplacian as laplacian
 from ._kernel_functions import median_heuristic as median_heuristic
 from ._kernel_functions import polynomial as polynomial
 from ._kernel_functions import squared_distances as squared_distances
+from ._kernel_implicit import Machine as Machine
+from ._kernel_implicit import implicit as implicit
 from ._kernel_machines import KernelFit as KernelFit
+from ._kernel_machines import fit_logistic as fit_logistic
+from ._kernel_machines import fit_ridge as fit_ridge
 from ._kernel_machines import fit_svm as fit_svm
 from ._kernel_machines import predict as predict
+from ._kernel_setup import Kernel as Kernel

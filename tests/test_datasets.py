@@ -1142,3 +1142,32 @@ def test_school_splits_every_task_alike(data_dir):
         "gender=1",
         "gender=2",
     }
+
+
+def test_a_subsample_has_the_shares_of_the_whole():
+    data = datasets.toy(n=1000)
+    small = datasets.subsample(data, n_train=100, seed=3)
+    assert small.is_train.sum() == pytest.approx(100, abs=2)
+    np.testing.assert_array_equal(small.test.features, data.test.features)
+    for cell in range(4):
+        share = (2 * data.train.groups + data.train.labels == cell).mean()
+        own = (2 * small.train.groups + small.train.labels == cell).sum()
+        assert own == pytest.approx(100 * share, abs=1)
+    rows = {row.tobytes() for row in data.train.features}
+    assert all(row.tobytes() in rows for row in small.train.features)
+    again = datasets.subsample(data, n_train=100, seed=3)
+    np.testing.assert_array_equal(again.features, small.features)
+    other = datasets.subsample(data, n_train=100, seed=4)
+    assert not np.array_equal(other.features, small.features)
+    assert datasets.subsample(data, n_train=10_000) is data
+    with pytest.raises(ValueError, match="`n_train` must be at least 1"):
+        datasets.subsample(data, n_train=0)
+    # Real labels and tasks keep their spread.
+    real = data._replace(
+        labels=data.features[:, 0].copy(),
+        tasks=(np.arange(len(data.labels)) % 2).astype(np.int32),
+        task_names=("a", "b"),
+    )
+    small = datasets.subsample(real, n_train=200)
+    assert small.train.labels.mean() == pytest.approx(real.train.labels.mean(), abs=0.1)
+    assert small.tasks[small.is_train].mean() == pytest.approx(0.5, abs=0.02)

@@ -36,12 +36,29 @@ LAYERS = {
     "orthogonality": Layer("checks notions", "jax numpy"),
     "_samples": Layer("checks", "jax numpy"),
     "_kernel_functions": Layer("checks _samples", "jax numpy"),
-    "_svm": Layer(packages="jax"),
-    "_kernel_machines": Layer(
-        "checks notions orthogonality _svm _kernel_functions", "jax numpy"
+    "_dual": Layer(packages="jax"),
+    "_svm": Layer("_dual", "jax"),
+    "_smooth": Layer("_dual", "jax"),
+    "_kernel_setup": Layer(
+        "checks notions orthogonality _dual _kernel_functions", "jax numpy"
     ),
-    "kernels": Layer("_kernel_functions _kernel_machines"),
+    "_kernel_fits": Layer("_dual _svm _smooth _kernel_setup", "jax numpy"),
+    "_kernel_machines": Layer(
+        "checks notions orthogonality _kernel_setup _kernel_fits", "jax numpy"
+    ),
+    "_kernel_implicit": Layer(
+        "checks notions erm orthogonality _dual _svm _smooth _kernel_functions "
+        "_kernel_setup _kernel_fits",
+        "jax",
+    ),
     "_kernel_sums": Layer(packages="jax"),
+    "_feature_maps": Layer(
+        "checks _samples _kernel_functions _kernel_sums", "jax numpy"
+    ),
+    "kernels": Layer(
+        "_kernel_functions _kernel_setup _kernel_machines _kernel_implicit "
+        "_feature_maps"
+    ),
     "_mmd": Layer("kernels _kernel_sums _samples", "jax"),
     "_hsic": Layer("checks kernels _kernel_sums _samples", "jax"),
     "_clouds": Layer("_samples", "jax"),
@@ -79,14 +96,18 @@ LAYERS = {
         "_tables _sources _dataset _csv _school _adult _compas", "numpy", lazy="pandas"
     ),
     "_frontier": Layer("checks notions sweeps datasets", "jax numpy"),
+    "_kernel_frontier": Layer(
+        "notions orthogonality kernels metrics sweeps datasets _kernel_setup _frontier",
+        "jax numpy",
+    ),
     "_networks": Layer(
-        "checks notions erm penalties metrics sweeps training modules _tables datasets "
+        "notions erm penalties metrics sweeps training modules _tables datasets "
         "_frontier",
         "jax numpy optax",
     ),
     "frontiers": Layer(
-        "checks notions erm orthogonality solvers metrics sweeps datasets _frontier "
-        "_networks",
+        "notions erm orthogonality solvers metrics sweeps datasets _frontier "
+        "_kernel_frontier _networks",
         "jax numpy",
     ),
     "_canvas": Layer(lazy="matplotlib"),

@@ -281,6 +281,27 @@ def test_networks_write_the_same_files(penalty, tmp_path):
     assert "a fifth of the training part that was held out" in report
 
 
+def test_kernel_machines_write_the_same_files(tmp_path):
+    result = invoke(
+        "--model", "kernel-svm", "--kernel", "laplacian", "--bandwidths", "1,2",
+        "--rows", "120", "--strengths", "1", "--folds", "2", "--seeds", "2",
+        "--notion", "equal-opportunity", "--out", tmp_path,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    words = (
+        "Support vector machines, laplacian kernel, learned from 120 of 1,600 training "
+        "rows, bandwidth 1, 2"
+    )
+    assert words in result.stdout
+    assert words in (tmp_path / "report.md").read_text()
+    assert re.search(r"Selected strength [01], bandwidth [12]: test", result.stdout)
+    with (tmp_path / "results.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["bandwidth"] for row in rows] == ["1", "1", "2", "2"] * 2
+    assert {row["kernel"] for row in rows} == {"laplacian"}
+    assert all(float(row["gap"]) <= 1e-8 for row in rows)
+
+
 def test_school_is_swept_with_one_network_for_all_tasks(tmp_path):
     folder = os.environ.get("FAIRJAX_DATA_DIR")
     if not folder:
@@ -305,6 +326,20 @@ def test_school_is_swept_with_one_network_for_all_tasks(tmp_path):
         ),
         (["--model", "mlp", "--folds", "3"], "`--folds` has no use with `--model mlp`"),
         (["--epochs", "3"], "`--epochs` has no use with `--model linear`"),
+        (["--kernel", "rbf"], "`--kernel` has no use with `--model linear`"),
+        (["--model", "kernel-svm", "--kernel", "rfb"], "Did you mean rbf?"),
+        (
+            ["--model", "kernel-svm", "--kernel", "linear", "--bandwidths", "1"],
+            "`--bandwidths` has no use with `--kernel linear`",
+        ),
+        (
+            ["--model", "kernel-svm", "--bandwidths", "0", "--rows", "100"],
+            "`bandwidths` must be above 0",
+        ),
+        (
+            ["--model", "kernel-svm", "--strengths", "2", "--rows", "100"],
+            "`strengths` of kernel machines must be in [0, 1]",
+        ),
         (["--model", "mlp", "--widths", "0.5"], "`--widths` must be positive whole"),
         (["--model", "shared"], "`--model shared` is for data with several tasks"),
     ],

@@ -1,0 +1,260 @@
+"""The frontier of kernel machines, exact at every point."""
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Real
+
+from . import kernels, metrics, sweeps
+from ._frontier import (
+    Frontier,
+    Part,
+    check_axis,
+    check_selection,
+    choose,
+    compare,
+    cross_validate,
+    on_device,
+)
+from ._frontier import check as check_dataset
+from ._kernel_setup import directions
+from .datasets import Dataset
+from .kernels import KernelFit
+from .notions import Conditionals, Notion
+from .orthogonality import pairwise
+
+Machine = Callable[..., KernelFit]
+
+_STRENGTHS = tuple(np.linspace(0, 1, 11))
+
+
+def kernel(
+    dataset: Dataset,
+    *,
+    notion: Notion,
+    kernel: Callable[..., Float[Array, "n m"]] = kernels.gaussian,
+    machine: Machine = kernels.fit_svm,
+    strengths: Sequence[float | int] | Real[np.ndarray, " s"] = _STRENGTHS,
+    ridges: Sequence[float | int] | Real[np.ndarray, " r"] = (1e-3,),
+    bandwidths: Sequence[float | int] | Real[np.ndarray, " b"] | None = None,
+    n_folds: int = 5,
+    seed: int = 0,
+    keep: float = 0.9,
+    progress: sweeps.Progress | None = None,
+) -> Frontier:
+    """Fits, measures and selects kernel machines over strengths of the constraint.
+
+    As `linear` with the method `constraint`, in the feature space of a kernel: a
+    strength s in [0, 1] bounds each gap of mean scores by `(1 - s) |g0_k|`, the
+    share that is left of the gap of the machine without a bound; 1 is the paper's
+    constraint.
+
+    Args:
+        dataset: from `datasets`, with labels 0 and 1.
+        notion: a function of `notions`; binds the strata.
+        kernel: a function of `kernels`, or your own.
+        machine: `kernels.fit_svm` or `kernels.fit_logistic`.
+        strengths: in [0, 1]; sorted, and 0 is added.
+        ridges: weights of the ridge term, above 0, as for linear models: the price of
+            the loss is `c = 1 / (n ridge)` for n samples.
+        bandwidths: of the kernel, above 0; the median distance of two training
+            samples when None. None also for a kernel whose bandwidth is bound, or that
+            has none.
+        n_folds: folds of the cross-validation, stratified on label and group. 0 means
+            none: then the selection reads the training numbers, which flatters.
+        seed: of the folds, and of the pairs whose median distance is taken.
+        keep: settings with this share of the best accuracy are good enough, in (0, 1].
+        progress: called as `progress(done, n_folds + 1)` after each batch of fits.
+
+    Returns:
+        All points, bandwidths slowest, then ridges. `coefficients` belong to the
+        training samples: give them to `kernels.predict`, in a `KernelFit`, or use
+        `kernels` directly. Cost: tables of n x n for n training samples, three at a
+        time, and for each point what `machine` says. Beyond some 10,000 samples take
+        `kernels.features_for` and `linear`.
+
+    Raises:
+        ValueError: as `linear` does.
+
+    Example:
+        >>> from fairjax import datasets, notions
+        >>> found = kernel(datasets.toy(n=120), notion=notions.equal_opportunity,
+        ...     strengths=[1.0], n_folds=0)
+        >>> found.strength.tolist(), bool(found.violation.max() < 1e-6)
+        ([0.0, 1.0], True)
+
+    References:
+        Donini et al., NeurIPS 2018, sections 4 and 5.
+    """
+    check_selection(keep=keep, n_folds=n_folds)
+    counts = check_dataset(dataset, notion=notion, n_folds=n_folds)
+    if bandwidths is None and is_open(kernel):
+        bandwidths = [median_bandwidth(dataset, seed)]
+    points = _grid(strengths, ridges, bandwidths)
+    train, test = on_device(dataset.train), on_device(dataset.test)
+    compared = functools.partial(compare, notion=notion, n_groups=dataset.n_groups)
+    machines = _Machines(kernel, machine, points, train, compared)
+    done = progress or (lambda done, total: None)
+    n = len(train.labels)
+    everyone = np.ones(n, bool)
+    whole = machines.fit(everyone, n)
+    train_shares = machines.measure(whole, train, everyone)
+    test_shares = machines.measure(whole, test, np.ones(len(test.labels), bool))
+    done(1, n_folds + 1)
+    cv_shares, cv_converged = train_shares, whole.fit.converged
+    if n_folds:
+
+        def fold(inside: Bool[np.ndarray, " n"]):
+            part = machines.fit(inside, n - n // n_folds)
+            return machines.measure(part, train, ~inside), part.fit.converged
+
+        cv_shares, cv_converged = cross_validate(
+            train, fold, n_folds=n_folds, seed=seed, progress=done
+        )
+    found = whole.fit
+    m = len(points["strength"])
+    return choose(
+        Frontier(
+            points["strength"],
+            points["ridge"],
+            *train_shares,
+            *cv_shares,
+            *test_shares,
+            objective=found.objective * points["ridge"],
+            gap=found.gap,
+            violation=found.violation,
+            iterations=found.iterations,
+            converged=found.converged,
+            cv_converged=cv_converged,
+            on_front=np.zeros(m, bool),
+            selected=-1,
+            unconstrained=-1,
+            coefficients=found.coefficients,
+            intercept=found.intercept,
+            counts=counts,
+            bandwidth=points["bandwidth"],
+        ),
+        keep=keep,
+    )
+
+
+def is_open(kernel: Callable[..., Array]) -> bool:
+    """Whether a kernel needs a bandwidth that it has not."""
+    known = inspect.signature(kernel).parameters.get("bandwidth")
+    return known is not None and known.default is inspect.Parameter.empty
+
+
+def median_bandwidth(dataset: Dataset, seed: int) -> float:
+    """The median distance of two training samples, to three digits."""
+    features = dataset.train.features
+    found = kernels.median_heuristic(features, features, key=jax.random.key(seed))
+    if not found > 0:
+        raise ValueError(
+            f"`bandwidths` must be given for {dataset.name!r}: most of its training "
+            f"samples coincide, so that their median distance is 0."
+        )
+    return float(f"{float(found):.3g}")
+
+
+class _Fitted(NamedTuple):
+    """Machines, and the samples that they were fitted on."""
+
+    fit: KernelFit
+    rows: Int[np.ndarray, " r"]
+
+
+class _Machines(NamedTuple):
+    """All points of a sweep, fitted on some samples of the training part."""
+
+    kernel: Callable[..., Array]
+    machine: Machine
+    points: dict[str, np.ndarray]
+    train: Part
+    compare: Callable[[Part, Array], Conditionals]
+
+    def fit(self, inside: Bool[np.ndarray, " n"], length: int) -> _Fitted:
+        """Fits in two rounds: without bounds, then under shares of those gaps.
+
+        Samples are filled up to a length with some that have no weight, so that folds
+        share one program.
+        """
+        rows = np.flatnonzero(inside)
+        n = len(rows)
+        used = np.arange(length) < n
+        rows = np.resize(rows, length)
+        part = Part(*(column[rows] for column in self.train))
+        cond = self.compare(part, jnp.asarray(used))
+        run = functools.partial(
+            self.machine,
+            np.asarray(part.features),
+            np.asarray(part.labels),
+            kernel=self.kernel,
+            cond=cond,
+            weights=used,
+        )
+        strength = self.points["strength"]
+        free = run(**self._settings(strength == 0, n), tolerance=np.inf)
+        scores = self._scores(_Fitted(free, rows), part)
+        gaps = scores @ directions(cond, pairwise, n=length).T
+        # Points repeat the strengths for each setting, and 0 comes first.
+        gaps = np.repeat(gaps, len(strength) // len(gaps), axis=0)
+        bounds = np.maximum(1 - strength, 0)[:, None] * np.abs(gaps)
+        # At strength 0 a bound holds with equality: rounding must not make it bind.
+        bounds = np.where(strength[:, None] == 0, np.inf, bounds)
+        every = np.ones(len(strength), bool)
+        fit = run(**self._settings(every, n), tolerance=bounds)
+        return _Fitted(fit, rows)
+
+    def measure(
+        self, fitted: _Fitted, part: Part, weights: Bool[np.ndarray, " r"]
+    ) -> list[Float[np.ndarray, " m"]]:
+        """Accuracy and gap of decisions of every point, on samples with a weight."""
+        mask = jnp.asarray(weights)
+        decisions = jnp.asarray(self._scores(fitted, part) > 0)
+        found = _shares(decisions, part.labels, self.compare(part, mask), mask)
+        return [np.asarray(share) for share in found]
+
+    def _scores(self, fitted: _Fitted, part: Part) -> Float[np.ndarray, "m r"]:
+        train = np.asarray(self.train.features)[fitted.rows]
+        features = np.asarray(part.features)
+        return kernels.predict(fitted.fit, train, features, kernel=self.kernel)
+
+    def _settings(self, which: Bool[np.ndarray, " m"], n: int) -> dict[str, np.ndarray]:
+        settings = {"c": 1 / (n * self.points["ridge"][which])}
+        width = self.points["bandwidth"][which]
+        return settings if np.isnan(width).any() else settings | {"bandwidth": width}
+
+
+@jax.jit
+def _shares(
+    decisions: Bool[Array, "m r"],
+    labels: Real[Array, " r"],
+    cond: Conditionals,
+    weights: Bool[Array, " r"],
+) -> tuple[Float[Array, " m"], Float[Array, " m"]]:
+    def point(own: Bool[Array, " r"]) -> tuple[Array, Array]:
+        accuracy = metrics.accuracy(own, labels, weights=weights)
+        return accuracy, metrics.max_gap(own, cond)
+
+    return jax.lax.map(point, decisions)
+
+
+def _grid(strengths: Any, ridges: Any, bandwidths: Any) -> dict[str, np.ndarray]:
+    strength = np.union1d([0.0], check_axis(strengths, name="strengths"))
+    if strength.max() > 1:
+        raise ValueError(
+            f"`strengths` of kernel machines must be in [0, 1], the share of a gap "
+            f"that is removed, but hold {strength.max():g}."
+        )
+    ridge = np.unique(check_axis(ridges, name="ridges", positive=True).astype(float))
+    width = np.array([np.nan])
+    if bandwidths is not None:
+        width = check_axis(bandwidths, name="bandwidths", positive=True).astype(float)
+    axes = np.meshgrid(np.unique(width), ridge, strength, indexing="ij")
+    names = ("bandwidth", "ridge", "strength")
+    return {name: axis.ravel() for name, axis in zip(names, axes, strict=True)}
