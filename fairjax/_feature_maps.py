@@ -26,7 +26,7 @@ _product = functools.partial(jnp.matmul, precision="highest")
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class FeatureMap:
     """Samples to features; made by `features_for`, an immutable pytree.
 
