@@ -14,8 +14,9 @@ the sexes. Side by side in one run:
 Reported: seconds, the largest relative duality gap, points that did not converge, and
 test accuracy and gap of decisions of the best constrained point.
 
-Run: `python benchmarks/random_features.py [--loss NAME ...] [--features N] [--smoke]`,
-with FAIRJAX_DATA_DIR or a download; scikit-learn is left out where it is missing.
+Run: `python benchmarks/random_features.py [--loss NAME ...] [--features N]
+[--precision GAP] [--smoke]`, with FAIRJAX_DATA_DIR or a download; scikit-learn is left
+out where it is missing.
 """
 
 import argparse
@@ -52,7 +53,7 @@ def on_test(scores, test):
     return f"test accuracy {accuracy:.4f}, gap of decisions {gap:.4f}"
 
 
-def grid_of(loss, data, widths, prices, n_features):
+def grid_of(loss, data, widths, prices, n_features, precision):
     """All points, bandwidth by bandwidth: fits, and the features of the last one."""
     train, test = data.train, data.test
     n = len(train.labels)
@@ -71,6 +72,7 @@ def grid_of(loss, data, widths, prices, n_features):
             ridge=1 / (n * c),
             directions=orthogonality.directions(features, compared(train)),
             tolerance=tolerance,
+            precision=precision,
         )
         fits.append(jax.block_until_ready(fit))
         if width == widths[len(widths) // 2]:
@@ -101,6 +103,7 @@ def main():
         "--loss", nargs="+", choices=LOSSES, default=["logistic", "squared-hinge"]
     )
     parser.add_argument("--features", type=int, default=2048)
+    parser.add_argument("--precision", type=float, default=1e-6)
     parser.add_argument(
         "--smoke", action="store_true", help="tiny, to see that it runs"
     )
@@ -116,7 +119,7 @@ def main():
         for _ in range(2):
             start = time.perf_counter()
             fits, features, best = grid_of(
-                LOSSES[name], data, widths, prices, n_features
+                LOSSES[name], data, widths, prices, n_features, given.precision
             )
             laps.append(time.perf_counter() - start)
         gaps = np.concatenate([fit.gap for fit in fits])

@@ -21,6 +21,7 @@ from ._linear import (
     choose,
     matmul,
     penalty,
+    pull_back,
     resolve,
     ridge_slope,
     slack_of_residual,
@@ -34,6 +35,8 @@ Totals = TypeVar("Totals")
 # Steps between certificates, and rounds before a batch is left to second-order steps.
 CHECK_EVERY = 8
 ROUNDS = 5
+# Steps of the first round; more where the metric costs more than these.
+FEWEST, MOST = 16, 48
 
 
 def over_blocks(problem: Problem, fn: Callable[..., Totals]) -> Totals:
@@ -55,7 +58,7 @@ def risk_slope(
 
     def block(design, labels, mass):
         scores = matmul(design, point)
-        return matmul(design.T, mass[:, None] * loss.slope(scores, labels[:, None]))
+        return pull_back(design, mass[:, None] * loss.slope(scores, labels[:, None]))
 
     return over_blocks(problem, block)
 
@@ -68,7 +71,7 @@ def risk_and_slope(
     def block(design, labels, mass):
         scores, labels = matmul(design, point), labels[:, None]
         slopes = mass[:, None] * loss.slope(scores, labels)
-        return mass @ loss.value(scores, labels), matmul(design.T, slopes)
+        return mass @ loss.value(scores, labels), pull_back(design, slopes)
 
     return over_blocks(problem, block)
 
@@ -225,8 +228,13 @@ def solve_batch(
 ) -> tuple[Model, State, Float[Array, "blocks rows"]]:
     """One batch in rounds: a metric, steps in it, a better metric from where they led.
 
-    The step limit doubles every round, from 16.
+    The step limit doubles every round. It begins with as many steps as the metric
+    costs, within bounds: where columns are few, metrics are cheap and soon renewed.
     """
+    _, rows, d = data.features.shape
+    n = data.features.shape[0] * rows
+    steps = d / settings.ridge.shape[0] * (1 + 5 * d / n)
+    steps = min(max(FEWEST, CHECK_EVERY * round(steps / CHECK_EVERY)), MOST)
     centre = jnp.exp(jnp.log(settings.ridge).mean())
 
     def body(carry):
@@ -239,7 +247,7 @@ def solve_batch(
             state,
             loss=loss,
             precision=precision,
-            max_iterations=16 * 2**count,
+            max_iterations=steps * 2**count,
         )
         model = to_model(problem, state.point, intercept=intercept)
         curvature = mean_curvature(problem, loss, state.point)
