@@ -13,8 +13,9 @@ tolerances (0, 0.02, 0.1, none) and three bandwidths. Side by side in one run:
 Reported: seconds per point, the largest relative duality gap, and how far the optima of
 the others are above ours at most.
 
-Run: `python benchmarks/kernel_svm.py [--rows N ...] [--smoke]`, with FAIRJAX_DATA_DIR
-or a download; cvxopt and scikit-learn are left out where they are not installed.
+Run: `python benchmarks/kernel_svm.py [--rows N ...] [--data NAME] [--smoke]`, with
+FAIRJAX_DATA_DIR or a download; cvxopt and scikit-learn are left out where they are not
+installed.
 
 Answer (2 cores of an AMD EPYC; Python 3.13, jax 0.12.0.1, numpy 2.5.5, cvxopt 1.3.3,
 scikit-learn 1.9.1; seconds per point, 96 points):
@@ -53,8 +54,8 @@ BANDWIDTHS = [2.0, 4.0, 8.0]
 SAMPLED = [(0, 0), (3, 1), (7, 2)]
 
 
-def table_of(rows, smoke):
-    data = datasets.toy() if smoke else datasets.adult()
+def table_of(rows, name):
+    data = datasets.LOADERS[name]()
     train = data.train
     rows = slice(min(rows, len(train.labels)))
     features = train.features[rows].astype(np.float64)
@@ -106,8 +107,8 @@ def by_scikit_learn(fair, labels, c, precision):
     return dual @ scores / 2 + c * np.maximum(0, 1 - margins).sum(), seconds
 
 
-def run(rows, smoke):
-    features, labels, cond = table_of(rows, smoke)
+def run(rows, name, smoke):
+    features, labels, cond = table_of(rows, name)
     prices = np.logspace(-2, 2, 8)
     given = [BANDWIDTHS[:1] if smoke else BANDWIDTHS, prices, TOLERANCES]
     widths, c, tolerance = (a.ravel() for a in np.meshgrid(*given, indexing="ij"))
@@ -162,6 +163,7 @@ def run(rows, smoke):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[1628, 4000])
+    parser.add_argument("--data", choices=["adult", "compas", "toy"], default="adult")
     parser.add_argument(
         "--smoke", action="store_true", help="tiny, to see that it runs"
     )
@@ -169,7 +171,7 @@ def main():
     load = f"load {os.getloadavg()[0]:.1f} at the start"
     print(machine("numpy"), load)
     for rows in [200] if given.smoke else given.rows:
-        run(rows, given.smoke)
+        run(rows, "toy" if given.smoke else given.data, given.smoke)
 
 
 if __name__ == "__main__":

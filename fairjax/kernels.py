@@ -5,9 +5,10 @@ here, if it is symmetric, `k(a, b) = k(b, a)`. Hyper-parameters are bound with
 `functools.partial(gaussian, bandwidth=h)`; those with a fraction are traced, so that a
 bandwidth can be swept by `vmap`, differentiated, and changed without recompilation.
 
-`fit_svm` solves the support vector machine under the fairness constraint in the
-kernel's feature space, with a certificate; `orthogonality.project_kernel` makes any
-other kernel method fair.
+`fit_svm`, `fit_ridge` and `fit_logistic` solve a machine under the fairness constraint
+in the kernel's feature space, with a certificate; `implicit` differentiates what they
+found. `features_for` hands large problems to `solvers.fit_linear`, nearly the same
+machines; `orthogonality.project_kernel` makes any other kernel method fair.
 """
 
 from ._feature_maps import FeatureMap as FeatureMap

@@ -254,8 +254,12 @@ def test_logistic_regression_without_a_finite_optimum_of_the_loss_alone(rng):
     """Separable classes, large c, far samples: steps that overshoot are shortened."""
     x = np.r_[rng.normal(size=(15, 2)) - 30, rng.normal(size=(15, 2)) + 30]
     labels = np.r_[np.zeros(15, int), np.ones(15, int)]
-    found = kernels.fit_logistic(x, labels, kernel=LINEAR, c=np.logspace(-6, 6, 5))
+    # Products of c and the table reach 1e9: rounding leaves a gap of about 1e-9.
+    found = kernels.fit_logistic(
+        x, labels, kernel=LINEAR, c=np.logspace(-6, 6, 5), precision=1e-8
+    )
     assert found.converged.all()
+    assert found.gap.max() <= 1e-8
     assert np.isfinite(found.coefficients).all()
     short = kernels.fit_logistic(x, labels, kernel=LINEAR, c=1e6, max_iterations=1)
     assert not short.converged
