@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import Partial
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree, Real
 
@@ -124,6 +125,7 @@ def run(
     *,
     strategy: Strategy | None = None,
     chunk: int | None = None,
+    mesh: Mesh | None = None,
     progress: Progress | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     tag: str = "",
@@ -139,9 +141,15 @@ def run(
             absent: `mapped` on CPUs, where lockstep wins nothing, else `vmapped`.
         chunk: points per call, static; all of them when absent. The last chunk is
             filled up with copies of the last point, which are dropped again.
+        mesh: devices that share the points of each chunk, over all axes of the mesh;
+            the data are copied to each of them. A chunk is rounded up to a multiple of
+            their number. Results are those of one device, up to rounding: programs for
+            other shapes may add in another order. The mesh may span processes that
+            `jax.distributed` has joined: each calls `run` alike and gets all results.
         progress: called as `progress(done, total)` after each chunk; `progress_bar`.
-        checkpoint: a directory. Every chunk is saved there, whole or not at all, and
-            found again by a later run: its results are the same bit for bit.
+        checkpoint: a directory, for sweeps in one process. Every chunk is saved there,
+            whole or not at all, and found again by a later run: its results are the
+            same bit for bit.
         tag: whatever else the results depend on, such as a version of `fn`; a
             checkpoint under another tag is refused.
 
@@ -151,9 +159,10 @@ def run(
         ceil(m / chunk) calls, each brought to the host.
 
     Raises:
-        ValueError: for points without a common leading axis, a chunk below 1, results
-            that do not keep the batch axis, a call from inside `jit`, or a checkpoint
-            that belongs to another sweep. Exceptions in `fn` pass through.
+        ValueError: for points without a common leading axis, a chunk below 1, fewer
+            points than devices, results that do not keep the batch axis, a call from
+            inside `jit`, a checkpoint that belongs to another sweep, or one in several
+            processes. Exceptions in `fn` pass through.
 
     Example:
         >>> result = run(lambda p: 1 / p["lam"], grid(lam=[0.0, 2.0]), chunk=1)
@@ -167,19 +176,41 @@ def run(
         )
     points, m = _as_points(points)
     size = m if chunk is None else min(_as_count(chunk, name="chunk", least=1), m)
+    if mesh is not None:
+        mesh = _check_mesh(mesh, m)
+        size = -(-size // mesh.size) * mesh.size
     if strategy is None:
         strategy = mapped if jax.default_backend() == "cpu" else vmapped
-    bound = jax.device_put(fn if isinstance(fn, Partial) else Partial(fn))
+    bound = fn if isinstance(fn, Partial) else Partial(fn)
+    everywhere = None if mesh is None else NamedSharding(mesh, PartitionSpec())
+    bound = jax.device_put(bound, everywhere)
 
     def batch_at(start: int) -> PyTree:
         rows = np.minimum(np.arange(start, start + size), m - 1)
         return jax.tree.map(lambda leaf: leaf[rows], points)
 
-    program = jax.jit(lambda bound, batch: strategy(bound)(batch))
+    def evaluate(bound: PyTree, batch: PyTree) -> PyTree:
+        return strategy(bound)(batch)
+
+    if mesh is not None:
+        rows = PartitionSpec(mesh.axis_names)
+        evaluate = jax.shard_map(
+            evaluate,
+            mesh=mesh,
+            in_specs=(PartitionSpec(), rows),
+            out_specs=rows,
+            check_vma=False,
+        )
+    program = jax.jit(evaluate, out_shardings=everywhere)
     traced = program.trace(bound, batch_at(0))
     _check_results(traced.out_info, size=size)
     identity = ""
     if checkpoint is not None:
+        if jax.process_count() > 1:
+            raise ValueError(
+                f"`checkpoint` is for sweeps in one process, but there are "
+                f"{jax.process_count()}. Leave it out."
+            )
         checkpoint = pathlib.Path(checkpoint)
         manifest = {"chunk": str(size), "tag": tag}
         manifest["strategy"] = getattr(strategy, "__name__", type(strategy).__name__)
@@ -212,6 +243,22 @@ def run(
     ]
     ok = functools.reduce(jnp.logical_and, finite, jnp.ones(m, bool))
     return SweepResult(jax.tree.map(jnp.asarray, points), values, ok)
+
+
+def _check_mesh(mesh: Any, m: int) -> Mesh:
+    """The mesh, its axes such that JAX moves what does not lie as it should."""
+    if not isinstance(mesh, Mesh):
+        raise ValueError(
+            f"`mesh` must be a `jax.sharding.Mesh`, such as `jax.make_mesh((8,), "
+            f"('points',))`, but is {mesh!r}."
+        )
+    if m < mesh.size:
+        raise ValueError(
+            f"`points` must be at least as many as the {mesh.size} devices of `mesh`, "
+            f"but are {m}. Take a smaller mesh: `jax.make_mesh(({m},), ...)`."
+        )
+    kinds = (AxisType.Auto,) * len(mesh.axis_names)
+    return Mesh(mesh.devices, mesh.axis_names, axis_types=kinds)
 
 
 @contextlib.contextmanager
