@@ -8,7 +8,9 @@ that is damaged or stamped otherwise counts as absent.
 import hashlib
 import io
 import json
+import os
 import pathlib
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -17,7 +19,55 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from . import _files
+from . import _files, _processes
+
+
+class Store:
+    """Parts of a result on disk, for one process or several; or nothing at all.
+
+    Args:
+        checkpoint: the directory; None for no checkpoint.
+        manifest: lines that tell this result from any other.
+        info: shapes and dtypes of a part.
+        part: what a part is called.
+        several: whether processes share it: then the first reads and writes.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | os.PathLike[str] | None,
+        manifest: dict[str, str],
+        info: PyTree,
+        *,
+        part: str,
+        several: bool = False,
+    ) -> None:
+        self.directory = None if checkpoint is None else pathlib.Path(checkpoint)
+        self.info, self.part, self.several = info, part, several
+        self.identity = digest(manifest).hex()
+        self._once(lambda at: claim(at, manifest))
+
+    def load(self, number: int) -> PyTree | None:
+        """A part that was saved before."""
+        stamp, name = self._names(number)
+        found = self._once(lambda at: load(at / name, stamp, self.info))
+        if self.several and self.directory is not None:
+            return _processes.from_first(found, self.info)
+        return found
+
+    def save(self, number: int, values: PyTree) -> None:
+        """Writes a part, whole or not at all."""
+        stamp, name = self._names(number)
+        self._once(lambda at: store(at / name, stamp, values))
+
+    def _names(self, number: int) -> tuple[str, str]:
+        return f"{self.identity}-{number}", f"{self.part}-{number:05d}.npz"
+
+    def _once(self, action: Callable[[pathlib.Path], Any]) -> Any:
+        at = self.directory
+        if at is None:
+            return None
+        return _processes.by_first(lambda: action(at)) if self.several else action(at)
 
 
 def describe(name: str, tree: PyTree) -> dict[str, str]:
@@ -30,10 +80,20 @@ def describe(name: str, tree: PyTree) -> dict[str, str]:
     return lines
 
 
-def claim(directory: pathlib.Path, manifest: dict[str, str]) -> str:
-    """Returns the identity of this sweep, or raises if another one lives there."""
+def describe_form(name: str, tree: PyTree) -> dict[str, str]:
+    """Lines of a manifest: form of every array of a pytree."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {name + jax.tree_util.keystr(path): form(leaf) for path, leaf in leaves}
+
+
+def digest(manifest: dict[str, str]) -> bytes:
+    """What tells a sweep from any other."""
+    return hashlib.sha256(_text(manifest)).digest()
+
+
+def claim(directory: pathlib.Path, manifest: dict[str, str]) -> None:
+    """Takes the directory for this sweep, or raises if another one lives there."""
     file = directory / "sweep.json"
-    text = json.dumps(manifest, indent=1, sort_keys=True)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         found = json.loads(file.read_bytes()) if file.exists() else None
@@ -56,8 +116,11 @@ def claim(directory: pathlib.Path, manifest: dict[str, str]) -> str:
             f"directory, or delete this one to start afresh."
         )
     if found is None:
-        _files.write_whole({file: lambda stream: stream.write(text.encode())})
-    return hashlib.sha256(text.encode()).hexdigest()
+        _files.write_whole({file: lambda stream: stream.write(_text(manifest))})
+
+
+def _text(manifest: dict[str, str]) -> bytes:
+    return json.dumps(manifest, indent=1, sort_keys=True).encode()
 
 
 def store(file: pathlib.Path, stamp: str, values: PyTree) -> None:

@@ -13,7 +13,6 @@ import contextlib
 import functools
 import operator
 import os
-import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -24,7 +23,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import Partial
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree, Real
 
-from . import _checkpoints, checks
+from . import _checkpoints, _processes, checks
 
 PointFunction = Callable[..., Any]
 Strategy = Callable[[PointFunction], PointFunction]
@@ -147,9 +146,9 @@ def run(
             other shapes may add in another order. The mesh may span processes that
             `jax.distributed` has joined: each calls `run` alike and gets all results.
         progress: called as `progress(done, total)` after each chunk; `progress_bar`.
-        checkpoint: a directory, for sweeps in one process. Every chunk is saved there,
-            whole or not at all, and found again by a later run: its results are the
-            same bit for bit.
+        checkpoint: a directory. Every chunk is saved there, whole or not at all, and
+            found again by a later run: its results are the same bit for bit. Of several
+            processes the first one reads and writes.
         tag: whatever else the results depend on, such as a version of `fn`; a
             checkpoint under another tag is refused.
 
@@ -161,8 +160,8 @@ def run(
     Raises:
         ValueError: for points without a common leading axis, a chunk below 1, fewer
             points than devices, results that do not keep the batch axis, a call from
-            inside `jit`, a checkpoint that belongs to another sweep, or one in several
-            processes. Exceptions in `fn` pass through.
+            inside `jit`, a checkpoint that belongs to another sweep, or processes that
+            differ in points, data or options. Exceptions in `fn` pass through.
 
     Example:
         >>> result = run(lambda p: 1 / p["lam"], grid(lam=[0.0, 2.0]), chunk=1)
@@ -181,9 +180,21 @@ def run(
         size = -(-size // mesh.size) * mesh.size
     if strategy is None:
         strategy = mapped if jax.default_backend() == "cpu" else vmapped
-    bound = fn if isinstance(fn, Partial) else Partial(fn)
+    bound = jax.device_put(fn if isinstance(fn, Partial) else Partial(fn))
+    several = mesh is not None and jax.process_count() > 1
+    manifest = {}
+    if several or checkpoint is not None:
+        manifest = {"chunk": str(size), "tag": tag}
+        manifest["strategy"] = getattr(strategy, "__name__", type(strategy).__name__)
+        manifest |= _checkpoints.describe("points", points)
+        manifest |= _checkpoints.describe("data", bound.args)
+        manifest |= _checkpoints.describe("data", bound.keywords)
+    if several:
+        saved = {"saved": str(checkpoint is not None)}
+        digest = _checkpoints.digest(manifest | saved)
+        _processes.check_same(digest, what="`points`, data and options of a sweep")
     everywhere = None if mesh is None else NamedSharding(mesh, PartitionSpec())
-    bound = jax.device_put(bound, everywhere)
+    bound = bound if mesh is None else jax.device_put(bound, everywhere)
 
     def batch_at(start: int) -> PyTree:
         rows = np.minimum(np.arange(start, start + size), m - 1)
@@ -204,34 +215,20 @@ def run(
     program = jax.jit(evaluate, out_shardings=everywhere)
     traced = program.trace(bound, batch_at(0))
     _check_results(traced.out_info, size=size)
-    identity = ""
-    if checkpoint is not None:
-        if jax.process_count() > 1:
-            raise ValueError(
-                f"`checkpoint` is for sweeps in one process, but there are "
-                f"{jax.process_count()}. Leave it out."
-            )
-        checkpoint = pathlib.Path(checkpoint)
-        manifest = {"chunk": str(size), "tag": tag}
-        manifest["strategy"] = getattr(strategy, "__name__", type(strategy).__name__)
-        manifest |= _checkpoints.describe("points", points)
-        manifest |= _checkpoints.describe("data", bound.args)
-        manifest |= _checkpoints.describe("data", bound.keywords)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(traced.out_info):
-            manifest[f"results{jax.tree_util.keystr(path)}"] = _checkpoints.form(leaf)
-        identity = _checkpoints.claim(checkpoint, manifest)
+    if manifest:
+        manifest |= _checkpoints.describe_form("results", traced.out_info)
+    store = _checkpoints.Store(
+        checkpoint, manifest, traced.out_info, part="chunk", several=several
+    )
 
     compiled = None
     chunks = []
     for number, start in enumerate(range(0, m, size)):
-        file = checkpoint and checkpoint / f"chunk-{number:05d}.npz"
-        stamp = f"{identity}-{number}"
-        values = _checkpoints.load(file, stamp, traced.out_info) if file else None
+        values = store.load(number)
         if values is None:
             compiled = compiled or traced.lower().compile()
             values = jax.device_get(compiled(bound, batch_at(start)))
-            if file:
-                _checkpoints.store(file, stamp, values)
+            store.save(number, values)
         chunks.append(values)
         if progress:
             progress(min(start + size, m), m)

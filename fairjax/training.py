@@ -10,7 +10,6 @@ The loop is yours to write as well: `fit` uses nothing that is not public.
 
 import functools
 import os
-import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -239,7 +238,13 @@ def fit(
     )
     state = begin(points)
     traced = advance.trace(data, (points, state))
-    stored = _Store(checkpoint, points, data, traced.out_info, tag, every, epochs)
+    manifest = {}
+    if checkpoint is not None:
+        manifest = {"tag": tag, "every": str(every), "epochs": str(epochs)}
+        manifest |= _checkpoints.describe("points", points)
+        manifest |= _checkpoints.describe("data", data)
+        manifest |= _checkpoints.describe_form("state", traced.out_info)
+    stored = _checkpoints.Store(checkpoint, manifest, traced.out_info, part="epochs")
     histories, program = [], None
     for number, start in enumerate(range(0, epochs, every)):
         found = stored.load(number)
@@ -498,37 +503,3 @@ def _check_samples(batch: Batch, objective: Objective, *, name: str) -> None:
             f"has no member of group {group} in stratum {stratum}. Leave such tasks "
             f"out, or compare groups over all tasks together."
         )
-
-
-class _Store:
-    """States of a training on disk, or nothing at all."""
-
-    def __init__(self, directory, points, data, info, tag, every, epochs):
-        self.directory = directory and pathlib.Path(directory)
-        self.info = info
-        self.identity = ""
-        if self.directory is None:
-            return
-        manifest = {"tag": tag, "every": str(every), "epochs": str(epochs)}
-        manifest |= _checkpoints.describe("points", points)
-        manifest |= _checkpoints.describe("data", data)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(info):
-            manifest[f"state{jax.tree_util.keystr(path)}"] = _checkpoints.form(leaf)
-        self.identity = _checkpoints.claim(self.directory, manifest)
-
-    def load(self, number: int) -> PyTree | None:
-        if self.directory is None:
-            return None
-        return _checkpoints.load(
-            self.directory / f"epochs-{number:05d}.npz",
-            f"{self.identity}-{number}",
-            self.info,
-        )
-
-    def save(self, number: int, found: PyTree) -> None:
-        if self.directory is not None:
-            _checkpoints.store(
-                self.directory / f"epochs-{number:05d}.npz",
-                f"{self.identity}-{number}",
-                found,
-            )

@@ -80,8 +80,9 @@ LAYERS = {
         "checks erm _linear _first_order _second_order", "jax numpy optax"
     ),
     "_files": Layer(),
-    "_checkpoints": Layer("_files", "jax numpy"),
-    "sweeps": Layer("checks _checkpoints", "jax numpy", lazy="rich"),
+    "_processes": Layer(packages="jax numpy"),
+    "_checkpoints": Layer("_files _processes", "jax numpy"),
+    "sweeps": Layer("checks _checkpoints _processes", "jax numpy", lazy="rich"),
     "_leakage": Layer("checks kernels solvers sweeps", "jax numpy"),
     "metrics": Layer("checks notions _distributions _leakage", "jax numpy"),
     "_batches": Layer("checks", "jax numpy"),

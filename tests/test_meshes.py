@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 SWEEP = """
 import jax, jax.numpy as jnp, numpy as np
 from jax.tree_util import Partial
-from fairjax import erm, notions, orthogonality, solvers, sweeps
+from fairjax import erm, notions, orthogonality, sweeps
 
 rng = np.random.default_rng(0)
 x = jnp.asarray(rng.normal(size=(60, 4)), jnp.float32)
@@ -24,10 +24,14 @@ y = jnp.asarray(rng.integers(0, 2, 60))
 cond = notions.demographic_parity(jnp.arange(60) % 2, n_groups=2)
 
 def fit(x, y, u, point):
-    found = solvers.fit_linear(
-        x, y, loss=erm.logistic, ridge=point["ridge"], directions=u,
-        tolerance=point["tolerance"])
-    return {"w": found.coefficients, "objective": found.objective}
+    def objective(w):
+        gap = jnp.square(u @ w).sum()
+        risk = erm.logistic(x @ w, y).mean() + point["ridge"] * jnp.square(w).sum()
+        return risk + point["tolerance"] * gap
+
+    descend = lambda _, w: w - 0.1 * jax.grad(objective)(w)
+    w = jax.lax.fori_loop(0, 20, descend, jnp.zeros(4))
+    return {"w": w, "objective": objective(w)}
 
 def divide(point):
     return 1 / point["tolerance"]
@@ -64,6 +68,7 @@ def call(*programs):
     finally:
         for job in jobs:
             job.kill()
+            job.communicate()
 
 
 def test_eight_devices_give_what_one_gives():
@@ -84,27 +89,82 @@ assert laps == [(4, 15), (8, 15), (12, 15), (15, 15)], laps
     )
 
 
-def test_two_processes_give_what_one_gives():
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    start = """
+START = """
 import jax
 jax.config.update("jax_cpu_collectives_implementation", "gloo")
 jax.distributed.initialize(
-    "localhost:{port}", 2, {own}, initialization_timeout=120)
+    "localhost:{port}", 2, {own}, initialization_timeout=120,
+    heartbeat_timeout_seconds=10)
 """
+
+
+def pair(end, **others):
+    """The same program in two processes that know each other, but for `others`."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    return [
+        START.format(port=port, own=own) + SWEEP + end.format(own=own, **others)
+        for own in (0, 1)
+    ]
+
+
+def test_two_processes_give_what_one_gives(tmp_path):
     end = """
 assert jax.process_count() == 2 and jax.device_count() == 2
-check(jax.make_mesh((2,), ("points",)), chunk=6)
+mesh = jax.make_mesh((2,), ("points",))
+check(mesh, chunk=6)
+# Found again in the second run.
+for _ in range(2):
+    check(mesh, chunk=6, checkpoint={folder!r})
+    try:
+        sweeps.run(divide, points, mesh=mesh, checkpoint={folder!r})
+    except ValueError as error:
+        assert "holds another sweep: chunk is 6 there, 16 here" in str(error), error
+    else:
+        raise AssertionError("not refused")
 try:
-    sweeps.run(divide, points, mesh=jax.make_mesh((2,), ("p",)), checkpoint="nowhere")
+    other = Partial(fit, x + {own}, y, orthogonality.directions(x, cond))
+    sweeps.run(other, points, mesh=mesh)
 except ValueError as error:
-    assert "`checkpoint` is for sweeps in one process" in str(error)
+    assert "differ between process 0 and 1. Load the same" in str(error), error
 else:
     raise AssertionError("not refused")
 """
-    call(*(start.format(port=port, own=own) + SWEEP + end for own in (0, 1)))
+    call(*pair(end, folder=str(tmp_path)))
+    assert len(list(tmp_path.glob("chunk-*.npz"))) == 3
+
+
+def test_a_killed_process_is_missed_and_the_sweep_goes_on_later(tmp_path):
+    end = """
+import os, signal
+mesh = jax.make_mesh((2,), ("points",))
+
+def progress(done, total):
+    if {kill} and done == 8 and {own} == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+check(mesh, chunk=4, checkpoint={folder!r}, progress=progress)
+"""
+    jobs = [
+        subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stderr=-3)
+        for program in pair(end, kill=True, folder=str(tmp_path))
+    ]
+    try:
+        # The other one does not wait for ever, nor says that all went well.
+        ends = [job.wait(timeout=120) for job in jobs]
+    finally:
+        for job in jobs:
+            job.kill()
+            job.wait()
+    assert ends[1] == -9
+    assert ends[0] != 0
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("chunk-*.npz")}
+    assert 2 <= len(kept) < 4
+    call(*pair(end, kill=False, folder=str(tmp_path)))
+    after = {path: path.stat().st_mtime_ns for path in tmp_path.glob("chunk-*.npz")}
+    assert len(after) == 4
+    assert kept.items() <= after.items()
 
 
 def test_one_device_with_a_checkpoint(tmp_path):
