@@ -18,6 +18,16 @@ def pytest_configure(config):
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def programs_of_this_file():
+    """Lets go of compiled programs after each file; thousands of them fill gigabytes.
+
+    Those that others need come back from the directory above.
+    """
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
