@@ -114,7 +114,11 @@ def certified(
     half = half_norm(problem, dual)
     primal = half + risk
     prices = jnp.where(dual.mu == 0, 0, problem.tolerance * jnp.abs(dual.mu))
-    gap = jnp.abs(primal - worth + prices.sum()) / jnp.where(primal > 0, primal, 1)
+    # Where the optimum is 0, such as for labels that are all equal, what is left of it
+    # is rounding of the targets.
+    floor = 1e-14 * (problem.bound * jnp.square(problem.targets)).sum()
+    gap = jnp.abs(primal - worth + prices.sum())
+    gap = gap / jnp.where(primal > floor, primal, jnp.where(floor > 0, floor, 1))
     excess = jnp.maximum(jnp.abs(dual.gaps) - problem.tolerance, 0).max(initial=0)
     error = jnp.maximum(gap, 100 * excess / jnp.sqrt(jnp.maximum(2 * half, 1)))
     error = jnp.where(jnp.isfinite(error), error, jnp.inf)

@@ -225,5 +225,11 @@ def _model_ridge(problem: _dual.Problem) -> _smooth.Model:
 
 @jax.jit
 def _solve_ridge(problem: _dual.Problem, model: _smooth.Model) -> _dual.Solution:
-    found = _smooth.step(problem, model)
-    return _smooth.judged(problem, _smooth.squared, *found, jnp.ones((), int))
+    one, loss = jnp.ones((), int), _smooth.squared
+    found = _smooth.judged(problem, loss, *_smooth.step(problem, model), one)
+    # A kernel that is not positive semidefinite has no factor: w = 0 is what is left.
+    zeros = [jnp.zeros_like(a) for a in (problem.targets, problem.tolerance)]
+    mean = jnp.vdot(problem.bound, problem.targets) / problem.bound.sum()
+    none = _smooth.judged(problem, loss, _dual.derived(problem, *zeros), mean, one)
+    sound = jnp.isfinite(found.error)
+    return jax.tree.map(lambda a, b: jnp.where(sound, a, b), found, none)

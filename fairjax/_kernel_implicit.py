@@ -19,6 +19,7 @@ from ._kernel_setup import Kernel, check_bandwidth
 from .notions import Conditionals
 from .orthogonality import Contrasts, gap_weights, pairwise
 
+_APART = 1e-3  # share of the largest score by which a machine is another one
 _INSIDE = 1e-9  # shares of a bound by which free alphas keep away from its ends
 
 
@@ -28,10 +29,14 @@ class Machine(NamedTuple):
     Attributes:
         coefficients: one per training sample.
         intercept: never penalised.
+        mismatch: largest difference of its scores of the training samples to those of
+            the fit, as a share of the largest score, or of 1. Not small: the arguments
+            are not those of the fit, or the fit has not converged.
     """
 
     coefficients: Float[Array, " n"]
     intercept: Float[Array, ""]
+    mismatch: Float[Array, ""]
 
 
 def implicit(
@@ -79,8 +84,10 @@ def implicit(
 
     Raises:
         ValueError: unless `jax_enable_x64` is set, without which little would be left
-            of the derivatives; for a batch, another number of samples, a loss that is
-            not in the list, a kernel whose bandwidth is missing.
+            of the derivatives; for a batch, another number of samples or directions, a
+            loss that is not in the list, a kernel whose bandwidth is missing, features
+            that are not finite; and, where no argument is traced, for arguments that
+            are not those of the fit. Inside transformations look at `mismatch`.
 
     Example:
         >>> import numpy as np
@@ -122,6 +129,8 @@ def implicit(
             f"or `jax.vmap` over all of them."
         )
     checks.check_length(features, n=fit.dual.shape[0], name="features", to="fit.dual")
+    checks.check_length(labels, n=fit.dual.shape[0], name="labels", to="fit.dual")
+    checks.check_finite(features, name="features")
     features = features.astype(jnp.float64)
     bound = {} if bandwidth is None else {"bandwidth": bandwidth}
     values = kernel(features, features, **bound)
@@ -131,6 +140,11 @@ def implicit(
         totals = cond.weights.sum(axis=-1, keepdims=True, dtype=jnp.float64)
         exact = cond.weights / jnp.where(totals > 0, totals, 1)
         rows = gap_weights(cond._replace(weights=exact), sides)
+    if len(rows) != fit.multipliers.shape[0]:
+        raise ValueError(
+            f"`cond` and `contrasts` must be those of the fit, which has "
+            f"{fit.multipliers.shape[0]} directions, but have {len(rows)}."
+        )
     mass = jnp.ones(len(features)) if weights is None else weights.astype(jnp.float64)
     numbers = labels.astype(jnp.float64)
     targets = numbers if loss is erm.squared else 2 * numbers - 1
@@ -146,7 +160,18 @@ def implicit(
     dual, intercept = methods[loss](problem, fit, signs, lengths)
     units = jnp.where(lengths > 0, 1 / jnp.where(lengths > 0, lengths, 1), 0)
     along = jnp.matmul(dual.mu * units, rows, precision="highest")
-    return Machine(problem.labels * dual.alpha - along, intercept)
+    coefficients = problem.labels * dual.alpha - along
+    other = jnp.matmul(values, jnp.asarray(fit.coefficients), precision="highest")
+    scores = jnp.matmul(values, coefficients, precision="highest") + intercept
+    apart = jnp.abs(scores - other - fit.intercept).max()
+    mismatch = jax.lax.stop_gradient(apart / jnp.maximum(jnp.abs(other).max(), 1))
+    if checks.concrete(mismatch) and not mismatch <= _APART:
+        raise ValueError(
+            f"the arguments must be those of the fit, but its scores differ by "
+            f"{float(mismatch):.1g} of the largest one. Check `c`, `tolerance`, "
+            f"`weights` and the kernel, and `fit.converged`."
+        )
+    return Machine(coefficients, intercept, mismatch)
 
 
 def _problem(

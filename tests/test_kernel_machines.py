@@ -193,12 +193,12 @@ def test_a_batch_is_its_points_and_multipliers_are_prices(name, rng):
     assert np.abs(many.multipliers[0]).max() > 0.01
 
 
-@pytest.mark.parametrize("name", MACHINES)
+@pytest.mark.parametrize("name", ALL)
 def test_masks_weights_and_the_order_of_samples(name, rng):
     features, labels, groups = draw(rng)
     wanted = targets(name, labels, rng)
     n = len(labels)
-    fit = functools.partial(MACHINES[name][0], kernel=GAUSSIAN, c=2.0, tolerance=0.05)
+    fit = functools.partial(ALL[name][0], kernel=GAUSSIAN, c=2.0, tolerance=0.05)
 
     def cond(rows, weights=None):
         return notions.equal_opportunity(
@@ -388,7 +388,7 @@ def test_derivatives_of_a_batch_forward_and_backward(rng, x64):
 
 
 def test_derivatives_refuse_what_they_cannot_do(rng, untyped):
-    features, labels, _ = draw(rng, n=N)
+    features, labels, groups = draw(rng, n=N)
     x, y = jnp.asarray(features), jnp.asarray(labels)
     fits = kernels.fit_svm(features, labels, kernel=GAUSSIAN, c=np.array([1.0, 2.0]))
     one = jax.tree.map(lambda a: a[0], fits)
@@ -402,8 +402,42 @@ def test_derivatives_refuse_what_they_cannot_do(rng, untyped):
             call(fits, x, y, loss=erm.hinge)
         with pytest.raises(ValueError, match="`features`"):
             call(one, x[1:], y[1:], loss=erm.hinge)
+        with pytest.raises(ValueError, match="`labels`"):
+            call(one, x, y[1:], loss=erm.hinge)
+        with pytest.raises(ValueError, match="`features` must be finite"):
+            call(one, jnp.nan * x, y, loss=erm.hinge)
+        cond = conditionals("equal_opportunity", labels, groups)
+        with pytest.raises(ValueError, match="which has 0 directions, but have 1"):
+            call(one, x, y, loss=erm.hinge, cond=cond)
+        # Another machine than the fit is not taken for it.
+        for wrong in ({"c": 5.0}, {"loss": erm.logistic}):
+            with pytest.raises(ValueError, match="must be those of the fit"):
+                call(one, x, y, **({"loss": erm.hinge} | wrong))
+        mismatch = jax.jit(lambda c: call(one, x, y, loss=erm.hinge, c=c).mismatch)
+        assert mismatch(1.0) < 1e-6
+        assert mismatch(5.0) > 1e-3
         with pytest.raises(ValueError, match="`kernel` needs a bandwidth"):
             kernels.implicit(one, x, y, loss=erm.hinge, kernel=kernels.gaussian)
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_an_indefinite_kernel_leaves_the_constant_model(name, rng):
+    features, labels, groups = draw(rng, n=N)
+    cond = conditionals("equal_opportunity", labels, groups)
+    found = MACHINES[name][0](features, labels, kernel=kernels.energy, cond=cond)
+    assert not found.converged
+    np.testing.assert_array_equal(found.coefficients, 0)
+    assert np.isfinite(found.objective)
+    assert np.isfinite(found.gap)
+
+
+def test_labels_that_are_all_equal_are_learned_by_the_intercept(rng):
+    features, labels, groups = draw(rng, n=N)
+    cond = conditionals("equal_opportunity", labels, groups)
+    found = kernels.fit_ridge(features, np.full(N, 3.0), kernel=GAUSSIAN, cond=cond)
+    assert found.converged
+    assert found.intercept == pytest.approx(3)
+    np.testing.assert_allclose(found.coefficients, 0, atol=1e-10)
 
 
 def by_published_dual(table, labels, row):

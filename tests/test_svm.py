@@ -207,42 +207,6 @@ def test_a_batch_is_its_points_in_any_order(rng):
         np.testing.assert_allclose(scores[i], expected, atol=1e-9)
 
 
-def test_masks_weights_and_the_order_of_samples(rng):
-    features, labels, groups = draw(rng)
-    order = rng.permutation(N)
-    fit = functools.partial(fit_svm, kernel=GAUSSIAN, c=2.0, tolerance=0.05)
-
-    def cond(rows, weights=None):
-        return notions.equal_opportunity(
-            jnp.asarray(groups[rows]),
-            jnp.asarray(labels[rows]),
-            n_groups=2,
-            weights=None if weights is None else jnp.asarray(weights[rows]),
-        )
-
-    everyone = np.arange(N)
-    plain = fit(features, labels, cond=cond(everyone))
-    moved = fit(features[order], labels[order], cond=cond(order))
-    np.testing.assert_allclose(moved.objective, plain.objective, rtol=1e-9)
-    np.testing.assert_allclose(moved.coefficients, plain.coefficients[order], atol=1e-6)
-    mask = np.arange(N) < 45
-    masked = fit(
-        features, labels, weights=mask, cond=cond(everyone, mask.astype(np.float32))
-    )
-    kept = fit(features[:45], labels[:45], cond=cond(everyone[:45]))
-    np.testing.assert_allclose(masked.objective, kept.objective, rtol=1e-9)
-    np.testing.assert_allclose(masked.coefficients[:45], kept.coefficients, atol=1e-6)
-    np.testing.assert_array_equal(masked.coefficients[45:], 0)
-    # A weight of 2 is a sample that occurs twice.
-    twice = np.r_[everyone, everyone[:10]]
-    heavy = 1.0 + (everyone < 10)
-    repeated = fit(features[twice], labels[twice], cond=cond(twice))
-    weighted = fit(
-        features, labels, weights=heavy, cond=cond(everyone, heavy.astype(np.float32))
-    )
-    np.testing.assert_allclose(weighted.objective, repeated.objective, rtol=1e-8)
-
-
 def test_multipliers_are_prices(rng):
     features, labels, groups = draw(rng)
     cond = conditionals("equalized_odds", labels, groups)
