@@ -185,15 +185,6 @@ def measure(decisions, part, mask):
     return jax.lax.map(point, decisions)
 
 
-def thinned(data, rows, seed):
-    """The data with at most so many training rows, drawn at random."""
-    train = np.flatnonzero(data.is_train)
-    keep = ~data.is_train
-    keep[np.random.default_rng(seed).permutation(train)[:rows]] = True
-    arrays = ("features", "labels", "groups", "is_train")
-    return data._replace(**{name: getattr(data, name)[keep] for name in arrays})
-
-
 def one_split(data, machine, methods, given, seed, done):
     """Cross-validates, chooses for each method, and measures on the test part."""
     train, test = (jax.tree.map(jnp.asarray, part) for part in (data.train, data.test))
@@ -243,10 +234,10 @@ def run(methods, given):
         for name, side in itertools.product(given.data, given.sensitive):
             for seed in range(splits[name]):
                 data = PROBLEMS[name][0](seed=seed, sensitive_in_features=side == "in")
+                small = datasets.subsample(data, n_train=given.rows, seed=seed)
                 for kernel, machine in MACHINES.items():
-                    rows = given.rows if kernel == "Gaussian" or given.smoke else None
                     for found in one_split(
-                        thinned(data, rows, seed),
+                        small if kernel == "Gaussian" or given.smoke else data,
                         machine,
                         methods,
                         given,

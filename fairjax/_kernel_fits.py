@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from . import _dual, _kernel_setup, _smooth, _svm
+from . import _dual, _kernel_setup, _smooth, _svm, _svm_faces
 from ._kernel_setup import Given, Kernel
 
 _ROUNDS = 30  # of multipliers for the published dual
@@ -181,7 +181,7 @@ def _judge_published(
     vectors = alpha > 1e-7
     errors = jnp.where(vectors, problem.targets - dual.scores, 0)
     intercept = errors.sum() / jnp.maximum(vectors.sum(dtype=errors.dtype), 1)
-    return _svm.judged(problem, dual, intercept, jnp.zeros((), int))
+    return _svm_faces.judged(problem, dual, intercept, jnp.zeros((), int))
 
 
 @jax.jit

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Real
 
-from . import _smooth, _svm, checks, erm
+from . import _smooth, _svm_faces, checks, erm
 from ._dual import Problem, derived
 from ._kernel_fits import KernelFit
 from ._kernel_functions import Scalar, check_bound
@@ -208,9 +208,13 @@ def _hinge(problem: Problem, fit: KernelFit, signs: Array, lengths: Array) -> An
     used = bound > 0
     free = used & (alpha > _INSIDE * bound) & (alpha < (1 - _INSIDE) * bound)
     full = used & (alpha >= (1 - _INSIDE) * bound)
-    faces = _svm.Faces(free, full, signs)
+    faces = _svm_faces.Faces(free, full, signs)
     size = len(alpha)
-    return _svm.on_faces(problem, size, faces, jnp.asarray(fit.intercept))
+    mu = jnp.asarray(fit.multipliers) * lengths
+    centre = jax.lax.stop_gradient(derived(problem, alpha, mu))
+    ease = 1e-12 * jnp.diagonal(problem.kernel).max()
+    intercept = jnp.asarray(fit.intercept)
+    return _svm_faces.on_faces(problem, size, faces, intercept, centre, ease)
 
 
 def _step(loss: _smooth.Loss) -> Callable[..., Any]:

@@ -128,6 +128,33 @@ def test_equals_cvxopt(notion, kind, rng):
     assert compared >= 6 or kind == "rounded"
 
 
+def test_where_pairs_crawl_proximal_points_arrive(rng):
+    """Few columns, copies, a high price, bounds that bind: a vertex with many faces."""
+    n, c, tolerance = 120, 1000.0, np.array([0.05, 0.5])
+    groups = rng.integers(3, size=n)
+    features = rng.normal(size=(n, 2))
+    features[n // 2 :] = features[: n // 2]
+    labels = features[:, 0] + groups / 2 + rng.normal(size=n) > 0
+    cond = notions.equalized_odds(jnp.asarray(groups), jnp.asarray(labels), n_groups=3)
+    found = fit_svm(
+        features, labels, kernel=LINEAR, c=c, tolerance=tolerance, cond=cond
+    )
+    assert found.converged.all(), (found.gap, found.violation)
+    assert (found.iterations < 100_000).all()  # a million without them
+    weights = np.asarray(cond.weights, np.float64)
+    weights /= weights.sum(axis=-1, keepdims=True)
+    pairs = ((0, 1), (0, 2), (1, 2))
+    rows = np.array([own[a] - own[b] for own in weights for a, b in pairs])
+    for i in range(len(tolerance)):
+        scores, optimum, gap = by_cvxopt(
+            features @ features.T, labels, rows, c, tolerance[i]
+        )
+        limit = max(1e-8, 10 * gap)
+        assert found.objective[i] == pytest.approx(optimum, rel=limit)
+        own = features @ features.T @ found.coefficients[i]
+        np.testing.assert_allclose(own, scores, atol=1e-4 * max(1, abs(scores).max()))
+
+
 def test_the_published_small_adult(x64):
     """Gaussian kernel, gamma 0.1, C 1, n = 1,628, equal opportunity.
 
