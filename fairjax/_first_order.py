@@ -5,7 +5,7 @@ curvature of the loss averaged over the batch; where the steps led gives the nex
 """
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,10 @@ from jaxtyping import Array, Float, Int
 
 from ._linear import (
     Data,
+    Metric,
     Model,
     Problem,
+    Rows,
     Settings,
     Smooth,
     State,
@@ -39,10 +41,9 @@ ROUNDS = 5
 FEWEST, MOST = 16, 48
 
 
-def over_blocks(problem: Problem, fn: Callable[..., Totals]) -> Totals:
+def over_blocks(rows: Rows, fn: Callable[..., Totals]) -> Totals:
     """Sums `fn(design, labels, mass)` over the blocks of rows."""
-    rows = (problem.design, problem.labels, problem.mass)
-    if problem.design.shape[0] == 1:
+    if rows.design.shape[0] == 1:
         return fn(*(a[0] for a in rows))
     shapes = jax.eval_shape(fn, *(a[0] for a in rows))
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
@@ -52,7 +53,7 @@ def over_blocks(problem: Problem, fn: Callable[..., Totals]) -> Totals:
 
 
 def risk_slope(
-    problem: Problem, loss: Smooth, point: Float[Array, "p m"]
+    rows: Rows, loss: Smooth, point: Float[Array, "p m"]
 ) -> Float[Array, "p m"]:
     """Gradient of the risk; cost two matrix products, 4 n p m operations."""
 
@@ -60,11 +61,11 @@ def risk_slope(
         scores = matmul(design, point)
         return pull_back(design, mass[:, None] * loss.slope(scores, labels[:, None]))
 
-    return over_blocks(problem, block)
+    return over_blocks(rows, block)
 
 
 def risk_and_slope(
-    problem: Problem, loss: Smooth, point: Float[Array, "p m"]
+    rows: Rows, loss: Smooth, point: Float[Array, "p m"]
 ) -> tuple[Float[Array, " m"], Float[Array, "p m"]]:
     """The risk and its gradient."""
 
@@ -73,7 +74,7 @@ def risk_and_slope(
         slopes = mass[:, None] * loss.slope(scores, labels)
         return mass @ loss.value(scores, labels), pull_back(design, slopes)
 
-    return over_blocks(problem, block)
+    return over_blocks(rows, block)
 
 
 def resolve_batch(
@@ -86,6 +87,115 @@ def resolve_batch(
     return jax.vmap(resolve, in_axes=-1, out_axes=-1)(
         curvature, gaps, multipliers, settings
     )
+
+
+class Steps(NamedTuple):
+    """What accelerated steps carry from one to the next.
+
+    Attributes:
+        number: steps taken.
+        state: where they are.
+        best: the point with the smallest gap that was seen.
+        previous: the point before that of `state`.
+        momentum: steps since each configuration's last restart.
+        smoothness: curvature along the steps, relative to the metric.
+        least: what `smoothness` must not fall below.
+        last: where the last gradient was taken, and that gradient.
+    """
+
+    number: Int[Array, ""]
+    state: State
+    best: State
+    previous: Float[Array, "p m"]
+    momentum: Float[Array, " m"]
+    smoothness: Float[Array, " m"]
+    least: Float[Array, " m"]
+    last: tuple[Float[Array, "p m"], Float[Array, "p m"]]
+
+
+def opened(start: State, best: State) -> Steps:
+    """Before the first step from `start`."""
+    ones = jnp.ones_like(start.objective)
+    empty = (jnp.zeros_like(start.point), jnp.zeros_like(start.point))
+    return Steps(jnp.int32(0), start, best, start.point, ones, ones, 0.25 * ones, empty)
+
+
+def certified(
+    metric: Metric,
+    settings: Settings,
+    steps: Steps,
+    risk: Float[Array, " m"],
+    gradient: Float[Array, "p m"],
+    *,
+    precision: float | Float[Array, ""],
+) -> Steps:
+    """Certifies the point where the steps are; `risk` and `gradient` are of it."""
+    state = steps.state
+    rho = settings.ridge[None] * metric.ridge_spectrum[:, None]
+    fairness, slack = penalty(metric, settings, state.point, state.multipliers)
+    ridge = ridge_slope(metric, settings, state.point)
+    residual = gradient + ridge
+    residual = residual + matmul(metric.directions.T, state.multipliers)
+    objective = risk + (ridge * state.point).sum(axis=0) / 2 + fairness
+    gap = slack + slack_of_residual(residual, rho, state.point)
+    converged = gap <= precision * objective
+    state = state._replace(objective=objective, gap=gap, converged=converged)
+    best = choose(gap < steps.best.gap, state, steps.best)
+    return steps._replace(state=state, best=best, previous=state.point)
+
+
+def ahead(steps: Steps) -> Float[Array, "p m"]:
+    """Where momentum leads, and the next gradient is taken."""
+    point, momentum = steps.state.point, steps.momentum
+    share = (momentum - 1) / (momentum + 2)
+    return point + share[None] * (point - steps.previous)
+
+
+def stepped(
+    metric: Metric,
+    settings: Settings,
+    steps: Steps,
+    base: Float[Array, "p m"],
+    gradient: Float[Array, "p m"],
+) -> Steps:
+    """One proximal step from `base`, with the gradient there."""
+    _, state, best, previous, momentum, smoothness, least, last = steps
+    directions = metric.directions
+    tiny = jnp.finfo(metric.spectrum.dtype).tiny
+    spectrum = metric.spectrum[:, None]
+    rho = settings.ridge[None] * metric.ridge_spectrum[:, None]
+    # Worse than the best point by all its gap, so the steps outran the curvature:
+    # back to it, more carefully.
+    lost = ~(state.objective <= best.objective + best.gap)
+    move, change = base - last[0], gradient - last[1]
+    seen = (move * change).sum(axis=0)
+    seen = seen / jnp.maximum((spectrum * jnp.square(move)).sum(axis=0), tiny)
+    seen = jnp.where(jnp.isfinite(seen), seen, smoothness)
+    smoothness = jnp.where(
+        steps.number > 0, jnp.maximum(0.95 * smoothness, 1.05 * seen), smoothness
+    )
+    least = jnp.where(lost, 4 * least, least)
+    smoothness = jnp.maximum(smoothness, least)
+    scale = jnp.maximum(smoothness[None] * spectrum + rho, tiny)
+    multipliers = state.multipliers
+    pull = gradient + matmul(directions.T, multipliers)
+    pull = pull + ridge_slope(metric, settings, base)
+    point = base - pull / scale
+    if directions.shape[0]:
+        curvature = jnp.einsum("kp,lp,pm->klm", directions, directions, 1 / scale)
+        gaps = matmul(directions, point)
+        new = resolve_batch(curvature, gaps, multipliers, settings)
+        point = point - matmul(directions.T, new - multipliers) / scale
+        multipliers = new
+    uphill = (scale * (base - point) * (point - state.point)).sum(axis=0) > 0
+    kept = choose(lost, best.point, state.point)
+    new = state._replace(point=point, multipliers=multipliers)
+    new = choose(lost | best.converged, best, new)
+    taken = jnp.where(best.converged, 0, 1).astype(new.iterations.dtype)
+    new = new._replace(iterations=state.iterations + taken)
+    momentum = jnp.where(uphill | lost, 1, momentum + 1)
+    last = (base, gradient)
+    return Steps(steps.number + 1, new, best, kept, momentum, smoothness, least, last)
 
 
 def majorise(
@@ -105,104 +215,54 @@ def majorise(
     stops at its own certificate; the batch stops with the last one. Two matrix products
     per step, 4 n p m operations.
     """
-    directions = problem.directions
-    tiny = jnp.finfo(problem.spectrum.dtype).tiny
-    spectrum = problem.spectrum[:, None]
-    rho = settings.ridge[None] * problem.ridge_spectrum[:, None]
+    rows, metric = problem
 
-    def step(base, gradient, multipliers, smoothness):
-        metric = jnp.maximum(smoothness[None] * spectrum + rho, tiny)
-        pull = gradient + matmul(directions.T, multipliers)
-        pull = pull + ridge_slope(problem, settings, base)
-        point = base - pull / metric
-        if directions.shape[0]:
-            curvature = jnp.einsum("kp,lp,pm->klm", directions, directions, 1 / metric)
-            gaps = matmul(directions, point)
-            new = resolve_batch(curvature, gaps, multipliers, settings)
-            point = point - matmul(directions.T, new - multipliers) / metric
-            multipliers = new
-        return point, multipliers, metric
+    def at_point(steps):
+        point = steps.state.point
+        risk, gradient = risk_and_slope(rows, loss, point)
+        steps = certified(metric, settings, steps, risk, gradient, precision=precision)
+        return steps, point, gradient
 
-    def at_point(state, best, previous, momentum):
-        risk, gradient = risk_and_slope(problem, loss, state.point)
-        fairness, slack = penalty(problem, settings, state.point, state.multipliers)
-        ridge = ridge_slope(problem, settings, state.point)
-        residual = gradient + ridge
-        residual = residual + matmul(directions.T, state.multipliers)
-        objective = risk + (ridge * state.point).sum(axis=0) / 2 + fairness
-        gap = slack + slack_of_residual(residual, rho, state.point)
-        converged = gap <= precision * objective
-        state = state._replace(objective=objective, gap=gap, converged=converged)
-        better = gap < best.gap
-        return state, choose(better, state, best), state.point, gradient
+    def ahead_of_point(steps):
+        base = ahead(steps)
+        return steps, base, risk_slope(rows, loss, base)
 
-    def ahead_of_point(state, best, previous, momentum):
-        ahead = (momentum - 1) / (momentum + 2)
-        base = state.point + ahead[None] * (state.point - previous)
-        return state, best, base, risk_slope(problem, loss, base)
-
-    def body(carry):
-        count, state, best, previous, momentum, smoothness, least, last = carry
-        state, best, base, gradient = jax.lax.cond(
-            count % CHECK_EVERY == 0,
-            at_point,
-            ahead_of_point,
-            *(state, best, previous, momentum),
+    def body(steps):
+        certify = steps.number % CHECK_EVERY == 0
+        return stepped(
+            metric,
+            settings,
+            *jax.lax.cond(certify, at_point, ahead_of_point, steps),
         )
-        # Worse than the best point by all its gap, so the steps outran the curvature:
-        # back to it, more carefully.
-        lost = ~(state.objective <= best.objective + best.gap)
-        move, change = base - last[0], gradient - last[1]
-        seen = (move * change).sum(axis=0)
-        seen = seen / jnp.maximum((spectrum * jnp.square(move)).sum(axis=0), tiny)
-        seen = jnp.where(jnp.isfinite(seen), seen, smoothness)
-        smoothness = jnp.where(
-            count > 0, jnp.maximum(0.95 * smoothness, 1.05 * seen), smoothness
-        )
-        least = jnp.where(lost, 4 * least, least)
-        smoothness = jnp.maximum(smoothness, least)
-        point, multipliers, metric = step(base, gradient, state.multipliers, smoothness)
-        uphill = (metric * (base - point) * (point - state.point)).sum(axis=0) > 0
-        kept = choose(lost, best.point, state.point)
-        new = state._replace(point=point, multipliers=multipliers)
-        new = choose(lost | best.converged, best, new)
-        taken = jnp.where(best.converged, 0, 1).astype(new.iterations.dtype)
-        new = new._replace(iterations=state.iterations + taken)
-        momentum = jnp.where(uphill | lost, 1, momentum + 1)
-        last = (base, gradient)
-        return count + 1, new, best, kept, momentum, smoothness, least, last
 
-    def unfinished(carry):
-        return (carry[0] < max_iterations) & ~carry[2].converged.all()
+    def unfinished(steps):
+        return (steps.number < max_iterations) & ~steps.best.converged.all()
 
-    ones = jnp.ones_like(settings.ridge)
     start = start._replace(gap=jnp.full_like(start.gap, jnp.inf))
-    empty = (jnp.zeros_like(start.point), jnp.zeros_like(start.point))
-    first = (jnp.int32(0), start, start, start.point, ones, ones, 0.25 * ones, empty)
-    _, state, best, *_ = jax.lax.while_loop(unfinished, body, first)
-    return best._replace(iterations=state.iterations)
+    steps = jax.lax.while_loop(unfinished, body, opened(start, start))
+    return steps.best._replace(iterations=steps.state.iterations)
 
 
 def mean_curvature(
-    problem: Problem, loss: Smooth, point: Float[Array, "p m"]
+    rows: Rows, loss: Smooth, point: Float[Array, "p m"]
 ) -> Float[Array, "blocks rows"]:
     """Curvature of the loss averaged over a batch, the metric for its next round.
 
     Kept above 10 % of the bound: the metric must not lose what a later point needs.
     """
 
-    def block(rows):
-        design, labels = rows
+    def block(some):
+        design, labels = some
         return loss.curvature(matmul(design, point), labels[:, None]).mean(axis=1)
 
-    mean = jax.lax.map(block, (problem.design, problem.labels))
-    return problem.mass * jnp.maximum(mean, 0.1 * loss.bound)
+    mean = jax.lax.map(block, (rows.design, rows.labels))
+    return rows.mass * jnp.maximum(mean, 0.1 * loss.bound)
 
 
-def opening(data: Data, m: int) -> tuple[Model, State]:
+def opening(directions: Float[Array, "k d"], m: int) -> tuple[Model, State]:
     """Zero models of a batch of m, uncertified."""
-    d, k = data.features.shape[2], data.directions.shape[0]
-    dtype = data.features.dtype
+    k, d = directions.shape
+    dtype = directions.dtype
     zeros = jnp.zeros(m, dtype)
     state = State(
         jnp.zeros((d, m), dtype),
@@ -240,7 +300,9 @@ def solve_batch(
     def body(carry):
         count, model, state, curvature = carry
         problem = whiten(data, curvature, centre, intercept=intercept)
-        state = state._replace(point=to_point(problem, model, intercept=intercept))
+        state = state._replace(
+            point=to_point(problem.metric, model, intercept=intercept)
+        )
         state = majorise(
             problem,
             settings,
@@ -249,8 +311,8 @@ def solve_batch(
             precision=precision,
             max_iterations=steps * 2**count,
         )
-        model = to_model(problem, state.point, intercept=intercept)
-        curvature = mean_curvature(problem, loss, state.point)
+        model = to_model(problem.metric, state.point, intercept=intercept)
+        curvature = mean_curvature(problem.rows, loss, state.point)
         return count + 1, model, state._replace(point=model.coefficients), curvature
 
     def unfinished(carry):
@@ -280,7 +342,7 @@ def first_order(
     size = min(size, m)
     batches = -(-m // size)
     order = jnp.minimum(jnp.arange(size * batches), m - 1).reshape(size, batches).T
-    model, state = opening(data, size)
+    model, state = opening(data.directions, size)
 
     def body(carry, now):
         last, before, curvature = carry

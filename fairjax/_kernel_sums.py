@@ -7,10 +7,10 @@ blocks for k = 0 .. (blocks - 1) / 2 hit each unordered pair once.
 Derivatives come in two ways, because no single one is fast for both uses of a sum:
 
 - `_alone`: value and slopes in the same visit of a tile, for one matrix `c`.
-- `_together`: plain JAX with rematerialised tiles, so that `vmap` over `c` alone turns
+- `together`: plain JAX with rematerialised tiles, so that `vmap` over `c` alone turns
   into one matrix product per tile and direction, with the kernel evaluated once.
 
-`form` picks the way that the batching asks for.
+`choose` picks the way that the batching asks for.
 """
 
 import functools
@@ -86,12 +86,36 @@ def form(
     n_blocks += 1 - n_blocks % 2
     tile = points[: -(-points.shape[0] // n_blocks)]
     pure, closed_over = jax.closure_convert(kernel, tile, tile)
-    operands = (tuple(closed_over), points, left, right)
+    return choose(
+        functools.partial(together, pure, n_blocks),
+        functools.partial(with_slopes, pure, n_blocks),
+        *(tuple(closed_over), points, left, right),
+    )
+
+
+def choose(
+    value: Callable[..., Array],
+    value_and_slopes: Callable[..., Any],
+    closed_over: tuple[Array, ...],
+    points: Float[Array, "n d"],
+    left: Float[Array, "r n"],
+    right: Float[Array, "r n"],
+) -> Float[Array, ""]:
+    """The way of derivatives that the batching asks for.
+
+    Args:
+        value: the sum in plain JAX, of the arguments that follow.
+        value_and_slopes: the sum and its slopes in those that are `wanted`.
+        closed_over: what the kernel closes over.
+        points: the samples.
+        left: rows of weights.
+        right: as many rows.
+    """
     return jax.lax.cond(
         _is_alone(jax.lax.stop_gradient(points[0] == 0), left[0] != 0),
-        functools.partial(_alone, pure, n_blocks),
-        functools.partial(_together, pure, n_blocks),
-        *operands,
+        functools.partial(_alone, value, value_and_slopes),
+        value,
+        *(closed_over, points, left, right),
     )
 
 
@@ -170,14 +194,15 @@ def _tile(
     return (left.T * jnp.matmul(table, right.T, precision="highest")).sum()
 
 
-def _cut(n_blocks: int, points: Array, left: Array, right: Array) -> tuple[Array, ...]:
+def cut(n_blocks: int, points: Array, left: Array, right: Array) -> tuple[Array, ...]:
+    """Samples and rows of weights in blocks, filled up with what has no weight."""
     # Copies of a sample as padding: zeros could be far away from all others.
     samples = blocks_of(points, n_blocks, mode="edge")
     rows = (blocks_of(w.T, n_blocks, mode="constant") for w in (left, right))
     return samples, *(jnp.swapaxes(row, 1, 2) for row in rows)
 
 
-def _together(
+def together(
     kernel: Callable[..., Array],
     n_blocks: int,
     closed_over: tuple[Array, ...],
@@ -186,49 +211,64 @@ def _together(
     right: Float[Array, "r n"],
 ) -> Float[Array, ""]:
     """The sum as plain JAX; nothing of a tile is kept for the derivatives."""
-    samples, left, right = _cut(n_blocks, points, left, right)
+    samples, left, right = cut(n_blocks, points, left, right)
+
+    ring = functools.partial(
+        sum_tiles, kernel, closed_over, samples, samples, left, right
+    )
+    sums = jax.lax.map(jax.checkpoint(ring), jnp.arange(n_blocks // 2 + 1))
+    return 2 * sums.sum() - sums[0]
+
+
+def sum_tiles(
+    kernel: Callable[..., Array],
+    closed_over: tuple[Array, ...],
+    points: Float[Array, "blocks b d"],
+    others: Float[Array, "blocks b d"],
+    left: Float[Array, "blocks r b"],
+    right: Float[Array, "blocks r b"],
+    k: Any,
+) -> Float[Array, ""]:
+    """The sum over the tiles (i, i + k); arguments as in `visit_tiles`."""
 
     @jax.checkpoint
-    def ring(k: Array) -> Array:
-        @jax.checkpoint
-        def tile(at: tuple[Array, ...]) -> Array:
-            return _tile(kernel, closed_over, *at)
+    def tile(at: tuple[Array, ...]) -> Array:
+        return _tile(kernel, closed_over, *at)
 
-        turned = (jnp.roll(samples, -k, axis=0), left, jnp.roll(right, -k, axis=0))
-        return jax.lax.map(tile, (samples, *turned)).sum()
-
-    sums = jax.lax.map(ring, jnp.arange(n_blocks // 2 + 1))
-    return 2 * sums.sum() - sums[0]
+    turned = (jnp.roll(others, -k, axis=0), left, jnp.roll(right, -k, axis=0))
+    return jax.lax.map(tile, (points, *turned)).sum()
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _alone(
-    kernel: Callable[..., Array],
-    n_blocks: int,
+    value: Callable[..., Array],
+    value_and_slopes: Callable[..., Any],
     closed_over: tuple[Array, ...],
     points: Float[Array, "n d"],
     left: Float[Array, "r n"],
     right: Float[Array, "r n"],
 ) -> Float[Array, ""]:
-    return _together(kernel, n_blocks, closed_over, points, left, right)
+    return value(closed_over, points, left, right)
 
 
 @functools.partial(_alone.defjvp, symbolic_zeros=True)
-def _(kernel: Any, n_blocks: int, primals: Any, tangents: Any) -> tuple[Array, Array]:
+def _(
+    value: Any, value_and_slopes: Any, primals: Any, tangents: Any
+) -> tuple[Array, Array]:
     def moves(tangent: Any) -> bool:
         return any(not isinstance(t, SymbolicZero) for t in jax.tree.leaves(tangent))
 
     wanted = [moves(tangent) for tangent in tangents]
-    value, slopes = _with_slopes(kernel, n_blocks, *primals, wanted=wanted)
-    change = jnp.zeros_like(value)
+    found, slopes = value_and_slopes(*primals, wanted=wanted)
+    change = jnp.zeros_like(found)
     for slope, tangent in zip(slopes, tangents, strict=True):
         for s, t in zip(jax.tree.leaves(slope), jax.tree.leaves(tangent), strict=False):
             if not isinstance(t, SymbolicZero):
                 change += jnp.vdot(s, t, precision="highest")
-    return value, change
+    return found, change
 
 
-def _with_slopes(
+def with_slopes(
     kernel: Callable[..., Array],
     n_blocks: int,
     closed_over: tuple[Array, ...],
@@ -240,28 +280,18 @@ def _with_slopes(
 ) -> tuple[Array, tuple[Any, ...]]:
     """The sum and its slopes in the four arguments, None where not wanted."""
     n = points.shape[0]
-    samples, left, right = _cut(n_blocks, points, left, right)
+    samples, left, right = cut(n_blocks, points, left, right)
     of_constants, of_points, of_left, of_right = wanted
     flags = (of_constants, of_points, of_points, of_left, of_right)
     positions = [i for i, flag in enumerate(flags, start=1) if flag]
 
     def visit(k: Any, positions: list[int]) -> tuple[Array, dict[int, Any]]:
-        """Values of the tiles (i, i + k), and their slopes added up in their places."""
-        tile = jax.value_and_grad(_tile, argnums=positions)
-        turned = (jnp.roll(samples, -k, axis=0), left, jnp.roll(right, -k, axis=0))
-        values, slopes = jax.lax.map(
-            jax.checkpoint(lambda at: tile(kernel, closed_over, *at)),
-            (samples, *turned),
+        found, slopes = visit_tiles(
+            kernel, closed_over, samples, samples, left, right, k, positions=positions
         )
-        found = dict(zip(positions, slopes, strict=True))
-        if 1 in found:
-            found[1] = jax.tree.map(lambda s: s.sum(axis=0), found[1])
-        # Slopes of the turned blocks go back to where those came from.
-        for back in {3, 5} & set(found):
-            found[back] = jnp.roll(found[back], k, axis=0)
-        if 3 in found:
-            found[2] += found.pop(3)
-        return values.sum(), found
+        if 3 in slopes:
+            slopes[2] += slopes.pop(3)
+        return found, slopes
 
     # On the diagonal both sides are the same samples: one slope, counted twice.
     value, slopes = visit(0, [i for i in positions if i != 3])
@@ -277,13 +307,51 @@ def _with_slopes(
         )
     found = iter([slopes[i] for i in sorted(set(slopes) - {1})])
 
-    def rows(blocks: Array) -> Array:
-        flat = jnp.swapaxes(blocks, 1, 2).reshape(-1, blocks.shape[1])
-        return flat[:n].T
-
     return value, (
         slopes[1] if of_constants else None,
         next(found).reshape(-1, points.shape[1])[:n] if of_points else None,
-        rows(next(found)) if of_left else None,
-        rows(next(found)) if of_right else None,
+        uncut(next(found), n) if of_left else None,
+        uncut(next(found), n) if of_right else None,
     )
+
+
+def visit_tiles(
+    kernel: Callable[..., Array],
+    closed_over: tuple[Array, ...],
+    points: Float[Array, "blocks b d"],
+    others: Float[Array, "blocks b d"],
+    left: Float[Array, "blocks r b"],
+    right: Float[Array, "blocks r b"],
+    k: Any,
+    *,
+    positions: list[int],
+) -> tuple[Array, dict[int, Any]]:
+    """Values of the tiles (i, i + k), and their slopes added up in their places.
+
+    Args:
+        kernel: with what it closes over as further arguments.
+        closed_over: those.
+        points: samples of the tiles' rows.
+        others: samples of their columns.
+        left: weights of the rows.
+        right: weights of the columns.
+        k: how far the columns are turned.
+        positions: which slopes, counted among the arguments from `closed_over`, 1.
+    """
+    tile = jax.value_and_grad(_tile, argnums=positions)
+    turned = (jnp.roll(others, -k, axis=0), left, jnp.roll(right, -k, axis=0))
+    values, slopes = jax.lax.map(
+        jax.checkpoint(lambda at: tile(kernel, closed_over, *at)), (points, *turned)
+    )
+    found = dict(zip(positions, slopes, strict=True))
+    if 1 in found:
+        found[1] = jax.tree.map(lambda s: s.sum(axis=0), found[1])
+    # Slopes of the turned blocks go back to where those came from.
+    for back in {3, 5} & set(found):
+        found[back] = jnp.roll(found[back], k, axis=0)
+    return values.sum(), found
+
+
+def uncut(blocks: Float[Array, "blocks r b"], n: int) -> Float[Array, "r n"]:
+    """Rows of weights from their blocks."""
+    return jnp.swapaxes(blocks, 1, 2).reshape(-1, blocks.shape[1])[:n].T

@@ -23,9 +23,10 @@ from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
-from . import erm
+from . import _rows, erm
 
 Loss = Callable[[Array, Array], Array]
 Tree = TypeVar("Tree")
@@ -94,13 +95,24 @@ class Data(NamedTuple):
     scale: Float[Array, " d"]
 
 
-class Problem(NamedTuple):
-    """A data set in whitened coordinates, where an intercept is the last of them.
+class Rows(NamedTuple):
+    """Samples in any coordinates, in blocks.
 
     Attributes:
         design: features.
         labels: as given.
-        mass: sample weights that sum to 1.
+        mass: sample weights.
+    """
+
+    design: Float[Array, "blocks rows p"]
+    labels: Float[Array, "blocks rows"]
+    mass: Float[Array, "blocks rows"]
+
+
+class Metric(NamedTuple):
+    """Whitened coordinates, where an intercept is the last of them.
+
+    Attributes:
         spectrum: diagonal of the metric, `sum_i q_i x_i x_i'`.
         ridge_spectrum: diagonal of what `|w|^2` became.
         directions: what `<w, u_k>` became.
@@ -109,15 +121,19 @@ class Problem(NamedTuple):
         centre: what was subtracted from the features; zero without an intercept.
     """
 
-    design: Float[Array, "blocks rows p"]
-    labels: Float[Array, "blocks rows"]
-    mass: Float[Array, "blocks rows"]
     spectrum: Float[Array, " p"]
     ridge_spectrum: Float[Array, " p"]
     directions: Float[Array, "k p"]
     to_coefficients: Float[Array, "d p"]
     to_whitened: Float[Array, "p d"]
     centre: Float[Array, " d"]
+
+
+class Problem(NamedTuple):
+    """A data set in the coordinates of a metric; its mass sums to 1."""
+
+    rows: Rows
+    metric: Metric
 
 
 class Model(NamedTuple):
@@ -169,22 +185,32 @@ def in_blocks(
     labels: Float[Array, " n"],
     mass: Float[Array, " n"],
     directions: Float[Array, "k d"],
+    *,
+    mesh: Mesh | None = None,
 ) -> Data:
-    """Splits rows into equal blocks of at most `BLOCK`; scales columns to 1."""
-    n = features.shape[0]
+    """Splits rows into equal blocks of at most `BLOCK`; scales columns to 1.
+
+    On a mesh each device cuts its own rows, and a block has a part on every device: no
+    row moves, and what a block adds up is one all-reduce.
+    """
     largest = jnp.maximum(jnp.abs(features).max(axis=0), 1e-15)
     # A power of 2, so that nothing is rounded.
     scale = jnp.ldexp(jnp.ones_like(largest), jnp.frexp(largest)[1] - 1)
-    features = features / scale[None, :]
+    rows = (features / scale[None, :], labels, mass)
+    lying = None if mesh is None else _rows.spec(mesh, axis=1)
+    cut = _rows.on_each(_cut, mesh, out_specs=lying)
+    features, labels, mass = cut(*(_rows.padded(a, mesh) for a in rows))
+    return Data(features, labels, mass, directions, scale)
+
+
+def _cut(*arrays: Array) -> tuple[Array, ...]:
+    n = arrays[0].shape[0]
     blocks = -(-n // BLOCK)
     rows = -(-n // blocks)
-    extra = blocks * rows - n
-    return Data(
-        jnp.pad(features, ((0, extra), (0, 0))).reshape(blocks, rows, -1),
-        jnp.pad(labels, (0, extra)).reshape(blocks, rows),
-        jnp.pad(mass, (0, extra)).reshape(blocks, rows),
-        directions,
-        scale,
+    extra = [(0, blocks * rows - n)]
+    return tuple(
+        jnp.pad(a, extra + [(0, 0)] * (a.ndim - 1)).reshape(blocks, rows, *a.shape[1:])
+        for a in arrays
     )
 
 
@@ -210,20 +236,12 @@ def whiten(
     *,
     intercept: bool,
 ) -> Problem:
-    """Coordinates in which `A = sum_i q_i x_i x_i'`, q the curvature, is diagonal.
+    """A data set in the coordinates of `metric_of`, for the curvature q.
 
-    The ridge is diagonal there too. With `sigma^2 = diag(A) + ridge` and
-    `M = sigma^-1 (A + ridge) sigma^-1`, whose diagonal is 1, the map is
-    `T = sigma^-1 M^-1/2 V`, V the eigenvectors of what A becomes under the first two
-    factors: `T'AT = diag(spectrum)` and `T'T = (1 - spectrum) / ridge`. Any other ridge
-    keeps both diagonal; `ridge` is where the floating-point metric is most accurate.
     Cost O(n d^2 + d^3), memory one copy of the features.
     """
-    n_features = data.features.shape[2]
-    dtype = data.features.dtype
-    eps = jnp.finfo(dtype).eps
     total = curvature.sum()
-    centre = jnp.zeros(n_features, dtype)
+    centre = jnp.zeros(data.features.shape[2], data.features.dtype)
     if intercept:
         centre = jnp.einsum("br,brd->d", curvature / total, data.features)
     centred = data.features - centre[None, None, :]
@@ -231,52 +249,89 @@ def whiten(
     penalty = ridge / jnp.square(data.scale)
     scale = jnp.sqrt(variance + penalty)
     scaled = centred / scale[None, None, :]
-    second = moment(scaled, curvature)
-    values, vectors = jnp.linalg.eigh(second + jnp.diag(penalty / jnp.square(scale)))
-    scale = scale * data.scale
+    metric, forward = metric_of(
+        moment(scaled, curvature),
+        penalty / jnp.square(scale),
+        data.directions,
+        total=total,
+        centre=centre * data.scale,
+        scale=scale * data.scale,
+        intercept=intercept,
+    )
+    design = matmul(scaled, forward)
+    if intercept:
+        design = jnp.pad(design, ((0, 0), (0, 0), (0, 1)), constant_values=1)
+    return Problem(Rows(design, data.labels, data.mass), metric)
+
+
+def metric_of(
+    second: Float[Array, "d d"],
+    penalty: Float[Array, " d"],
+    directions: Float[Array, "k d"],
+    *,
+    total: Float[Array, ""],
+    centre: Float[Array, " d"],
+    scale: Float[Array, " d"],
+    intercept: bool,
+) -> tuple[Metric, Float[Array, "d q"]]:
+    """Coordinates in which `A = sum_i q_i x_i x_i'`, q the curvature, is diagonal.
+
+    The ridge is diagonal there too. With `sigma^2 = diag(A) + ridge` and
+    `M = sigma^-1 (A + ridge) sigma^-1`, whose diagonal is 1, the map is
+    `T = sigma^-1 M^-1/2 V`, V the eigenvectors of what A becomes under the first two
+    factors: `T'AT = diag(spectrum)` and `T'T = (1 - spectrum) / ridge`. Any other ridge
+    keeps both diagonal; `ridge` is where the floating-point metric is most accurate.
+
+    Args:
+        second: `sigma^-1 A sigma^-1`.
+        penalty: diagonal of what the ridge is there, `ridge / sigma^2`.
+        directions: the `u_k`.
+        total: sum of the q.
+        centre: what was subtracted from the features, 0 without an intercept.
+        scale: `sigma`.
+        intercept: whether there is one.
+
+    Returns:
+        The metric, and what maps its coordinates to those of `second`: `M^-1/2 V`. Cost
+        O(d^3).
+    """
+    n_features = second.shape[0]
+    eps = jnp.finfo(second.dtype).eps
+    values, vectors = jnp.linalg.eigh(second + jnp.diag(penalty))
     root = jnp.sqrt(jnp.maximum(values, eps * n_features * values[-1]))
     forward = vectors / root[None, :]
     spectrum, rotation = jnp.linalg.eigh(matmul(forward.T, matmul(second, forward)))
     forward = matmul(forward, rotation)
     to_whitened = matmul(rotation.T, (vectors * root[None, :]).T) * scale[None, :]
     to_coefficients = forward / scale[:, None]
-    design = matmul(scaled, forward)
     spectrum = jnp.maximum(spectrum, 0)
     ridge_spectrum = jnp.square(to_coefficients).sum(axis=0)
-    directions = matmul(data.directions, to_coefficients)
+    directions = matmul(directions, to_coefficients)
     if intercept:
-        design = jnp.pad(design, ((0, 0), (0, 0), (0, 1)), constant_values=1)
         spectrum = jnp.append(spectrum, total)
         ridge_spectrum = jnp.pad(ridge_spectrum, (0, 1))
         directions = jnp.pad(directions, ((0, 0), (0, 1)))
         to_coefficients = jnp.pad(to_coefficients, ((0, 0), (0, 1)))
         to_whitened = jnp.pad(to_whitened, ((0, 1), (0, 0)))
-    return Problem(
-        design,
-        data.labels,
-        data.mass,
-        spectrum,
-        ridge_spectrum,
-        directions,
-        to_coefficients,
-        to_whitened,
-        centre * data.scale,
+    metric = Metric(
+        spectrum, ridge_spectrum, directions, to_coefficients, to_whitened, centre
     )
+    return metric, forward
 
 
-def to_point(problem: Problem, model: Model, *, intercept: bool) -> Array:
+def to_point(metric: Metric, model: Model, *, intercept: bool) -> Array:
     """Whitened coordinates of models."""
-    point = matmul(problem.to_whitened, model.coefficients)
+    point = matmul(metric.to_whitened, model.coefficients)
     if intercept:
-        constant = model.intercept + problem.centre @ model.coefficients
+        constant = model.intercept + metric.centre @ model.coefficients
         point = point.at[-1].set(constant)
     return point
 
 
-def to_model(problem: Problem, point: Array, *, intercept: bool) -> Model:
+def to_model(metric: Metric, point: Array, *, intercept: bool) -> Model:
     """Models from their whitened coordinates."""
-    coefficients = matmul(problem.to_coefficients, point)
-    constant = point[-1] - problem.centre @ coefficients if intercept else 0 * point[0]
+    coefficients = matmul(metric.to_coefficients, point)
+    constant = point[-1] - metric.centre @ coefficients if intercept else 0 * point[0]
     return Model(coefficients, constant)
 
 
@@ -291,19 +346,19 @@ def choose(flags: Bool[Array, "*m"], left: Tree, right: Tree) -> Tree:
 
 
 def ridge_slope(
-    problem: Problem, settings: Settings, point: Float[Array, "p *m"]
+    metric: Metric, settings: Settings, point: Float[Array, "p *m"]
 ) -> Float[Array, "p *m"]:
     """Gradient of the ridge term, whose value is half its product with `point`.
 
     By way of the coefficients: what rounding leaves off the diagonal counts in float32
     where there are more columns than rows.
     """
-    coefficients = matmul(problem.to_coefficients, point)
-    return settings.ridge[None] * matmul(problem.to_coefficients.T, coefficients)
+    coefficients = matmul(metric.to_coefficients, point)
+    return settings.ridge[None] * matmul(metric.to_coefficients.T, coefficients)
 
 
 def penalty(
-    problem: Problem,
+    metric: Metric,
     settings: Settings,
     point: Float[Array, "p *m"],
     multipliers: Float[Array, "k *m"],
@@ -314,7 +369,7 @@ def penalty(
     what a wrong multiplier costs the certificate. A violated bound is charged at the
     multiplier's price, and with what the way back to it costs beyond that.
     """
-    gaps = matmul(problem.directions, point)
+    gaps = matmul(metric.directions, point)
     lam, lower, upper = settings.lam[None], settings.lower, settings.upper
     inside = jnp.clip(gaps, lower, upper)
     free = multipliers / jnp.where(lam > 0, 2 * lam, 1)
@@ -328,11 +383,11 @@ def penalty(
     slack = jnp.maximum(slack, 0).sum(axis=0)
     excess = gaps - inside
     charge = jnp.abs((multipliers * excess).sum(axis=0))
-    return value.sum(axis=0), slack + charge + way_back(problem, settings, excess)
+    return value.sum(axis=0), slack + charge + way_back(metric, settings, excess)
 
 
 def way_back(
-    problem: Problem, settings: Settings, excess: Float[Array, "k *m"]
+    metric: Metric, settings: Settings, excess: Float[Array, "k *m"]
 ) -> Float[Array, "*m"]:
     """What a majoriser of the objective gains on the shortest way to each bound.
 
@@ -342,10 +397,10 @@ def way_back(
     optimum. One direction at a time, because directions that depend on each other agree
     to rounding only. The metric is at least 10 % of the largest curvature: hence 10.
     """
-    rho = problem.ridge_spectrum[:, None] * settings.ridge.reshape(1, -1)
+    rho = metric.ridge_spectrum[:, None] * settings.ridge.reshape(1, -1)
     tiny = jnp.finfo(excess.dtype).tiny
-    inverse = 1 / jnp.maximum(10 * problem.spectrum[:, None] + rho, tiny)
-    reach = matmul(jnp.square(problem.directions), inverse).reshape(excess.shape)
+    inverse = 1 / jnp.maximum(10 * metric.spectrum[:, None] + rho, tiny)
+    reach = matmul(jnp.square(metric.directions), inverse).reshape(excess.shape)
     return (jnp.square(excess) / (2 * jnp.maximum(reach, tiny))).sum(axis=0)
 
 

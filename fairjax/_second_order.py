@@ -55,7 +55,7 @@ def newton_step(
             factor, right - matmul(hessian, found)
         )
 
-    directions = problem.directions
+    directions = problem.metric.directions
     move = solve(-gradient - directions.T @ multipliers)
     if directions.shape[0]:
         reach = solve(directions.T)
@@ -81,9 +81,9 @@ def certify(
     slack: Array | float = 0.0,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Objective and duality gap; `-pull` is `X'` times the dual point."""
-    fairness, complementarity = penalty(problem, settings, point, multipliers)
-    ridge = ridge_slope(problem, settings, point)
-    residual = pull + ridge + problem.directions.T @ multipliers
+    fairness, complementarity = penalty(problem.metric, settings, point, multipliers)
+    ridge = ridge_slope(problem.metric, settings, point)
+    residual = pull + ridge + problem.metric.directions.T @ multipliers
     objective = risk + ridge @ point / 2 + fairness
     return objective, slack + complementarity + slack_of_residual(residual, rho, point)
 
@@ -159,11 +159,11 @@ def newton(
     its width shrinks threefold. The price of a width falls faster than the width,
     because fewer and fewer samples are inside it.
     """
-    rho = settings.ridge * problem.ridge_spectrum
+    rho = settings.ridge * problem.metric.ridge_spectrum
     dtype = rho.dtype
     eps = jnp.finfo(dtype).eps
     halvings = 0.5 ** jnp.arange(21, dtype=dtype)
-    mass, labels = problem.mass, problem.labels
+    mass, labels = problem.rows.mass, problem.rows.labels
 
     def pointwise(scores, width):
         if loss is None:
@@ -174,21 +174,23 @@ def newton(
         def total(step):
             at = point + step * move
             risk = (mass * pointwise(scores + step * moves, width).value).sum()
-            fairness, _ = penalty(problem, settings, at, jnp.zeros_like(multipliers))
-            gaps = problem.directions @ at
+            fairness, _ = penalty(
+                problem.metric, settings, at, jnp.zeros_like(multipliers)
+            )
+            gaps = problem.metric.directions @ at
             # A start outside the bounds by rounding must be free to come back.
             excess = jnp.abs(gaps - jnp.clip(gaps, settings.lower, settings.upper))
             fairness = fairness + 2 * jnp.abs(multipliers) @ excess
-            return risk + ridge_slope(problem, settings, at) @ at / 2 + fairness
+            return risk + ridge_slope(problem.metric, settings, at) @ at / 2 + fairness
 
         return jax.lax.map(total, jnp.concatenate([jnp.zeros(1, dtype), halvings]))
 
     def body(carry):
         count, point, multipliers, width, damping, best = carry
-        scores = problem.design @ point
+        scores = problem.rows.design @ point
         at = pointwise(scores, width)
         pull = jnp.einsum(
-            "brp,br->p", problem.design, mass * at.slope, precision="highest"
+            "brp,br->p", problem.rows.design, mass * at.slope, precision="highest"
         )
         slack = (mass * at.slack).sum()
         objective, gap = certify(
@@ -210,8 +212,8 @@ def newton(
             gap <= precision * objective,
         )
         best = choose(gap < best.gap, here, best)
-        gradient = pull + ridge_slope(problem, settings, point)
-        hessian = moment(problem.design, mass * at.curvature)
+        gradient = pull + ridge_slope(problem.metric, settings, point)
+        hessian = moment(problem.rows.design, mass * at.curvature)
         move, multipliers = newton_step(
             problem,
             settings,
@@ -220,10 +222,10 @@ def newton(
             gradient,
             point,
             multipliers,
-            damping=damping * (jnp.trace(hessian) + problem.spectrum.sum()),
+            damping=damping * (jnp.trace(hessian) + problem.metric.spectrum.sum()),
         )
         values = objective_along(
-            scores, problem.design @ move, point, move, width, multipliers
+            scores, problem.rows.design @ move, point, move, width, multipliers
         )
         noise = 4 * eps * jnp.abs(values[0])
         enough = values[1:].min() <= values[0] + noise
@@ -290,22 +292,22 @@ def interior_point(
     1 / nu and would drown the ridge in rounding; a proximal term on alpha bounds them
     by 1 / delta (Friedlander and Orban, 2012), which leaves a split to correct.
     """
-    rho = settings.ridge * problem.ridge_spectrum
+    rho = settings.ridge * problem.metric.ridge_spectrum
     dtype = rho.dtype
     eps = jnp.finfo(dtype).eps
-    signs = 2 * problem.labels - 1
-    mass = problem.mass
+    signs = 2 * problem.rows.labels - 1
+    mass = problem.rows.mass
     live = mass > 0
     delta = 16 * jnp.sqrt(eps)
 
     def pull_of(alpha):
         return -jnp.einsum(
-            "brp,br->p", problem.design, mass * signs * alpha, precision="highest"
+            "brp,br->p", problem.rows.design, mass * signs * alpha, precision="highest"
         )
 
     def body(carry):
         count, x, best = carry
-        margins = signs * (problem.design @ x.point)
+        margins = signs * (problem.rows.design @ x.point)
         pull = pull_of(x.alpha)
         hinges = jnp.maximum(1 - margins, 0)
         risk = (mass * hinges).sum()
@@ -319,10 +321,10 @@ def interior_point(
         )
         best = choose(gap < best.gap, here, best)
 
-        ridge = ridge_slope(problem, settings, x.point)
+        ridge = ridge_slope(problem.metric, settings, x.point)
         weight = 1 / (x.over / x.alpha + x.under / x.rest + delta)
         split = margins - 1 + x.under - x.over
-        hessian = moment(problem.design, mass * weight)
+        hessian = moment(problem.rows.design, mass * weight)
         damping = eps * jnp.trace(hessian)
 
         def direction(right_over, right_under):
@@ -338,7 +340,7 @@ def interior_point(
                 x.multipliers,
                 damping=damping,
             )
-            moves = signs * (problem.design @ move)
+            moves = signs * (problem.rows.design @ move)
             d_alpha = weight * (q - moves)
             d_over = (right_over - x.over * d_alpha) / x.alpha
             d_under = (right_under + x.under * d_alpha) / x.rest
@@ -390,7 +392,7 @@ def interior_point(
         return (count < max_iterations) & ~best.converged
 
     half = jnp.full_like(mass, 0.5)
-    margins = signs * (problem.design @ start.point)
+    margins = signs * (problem.rows.design @ start.point)
     over = jnp.maximum(margins - 1, 0) + 1
     under = over - (margins - 1)
     x = Interior(start.point, start.multipliers, half, half, over, under)
@@ -413,7 +415,7 @@ def second_order(
     centre = jnp.exp(jnp.log(settings.ridge).mean())
     bound = 1.0 if loss is None else loss.bound
     problem = whiten(data, data.mass * bound, centre, intercept=intercept)
-    state = state._replace(point=to_point(problem, model, intercept=intercept))
+    state = state._replace(point=to_point(problem.metric, model, intercept=intercept))
 
     limits = {"precision": precision, "max_iterations": max_iterations}
 
@@ -432,4 +434,4 @@ def second_order(
 
     found = jax.lax.map(one, jnp.arange(settings.ridge.shape[0]))
     found = jax.tree.map(lambda a: jnp.moveaxis(a, 0, -1), found)
-    return to_model(problem, found.point, intercept=intercept), found
+    return to_model(problem.metric, found.point, intercept=intercept), found

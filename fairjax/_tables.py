@@ -18,8 +18,8 @@ from . import checks
 
 Frame = Any  # A pandas table; pandas is an optional extra, imported where it is used.
 
-_MISSING = "missing"
-_MOST_CATEGORIES = 1000
+MISSING = "missing"
+MOST_CATEGORIES = 1000
 
 
 def joint_codes(
@@ -80,7 +80,20 @@ def favourable(
             f"{column.index[row] + 1}. Pass `drop_missing=True` to leave such rows out."
         )
     texts = as_text(column)
-    values = np.unique(texts)
+    value = favourable_value(
+        np.unique(texts), target=target, positive=positive, argument=argument
+    )
+    return texts == value, value
+
+
+def favourable_value(
+    values: Shaped[np.ndarray, " v"],
+    *,
+    target: str,
+    positive: object,
+    argument: str = "target",
+) -> str:
+    """Which of the texts that a column holds, sorted, becomes label 1."""
     shown = ", ".join(map(repr, values[:8].tolist())) + ", ..." * (values.size > 8)
     if values.size < 2:
         raise ValueError(
@@ -100,7 +113,7 @@ def favourable(
             f"`positive` = {positive!r} does not occur in column {target!r}, which "
             f"holds {shown}."
         )
-    return texts == text(positive), text(positive)
+    return text(positive)
 
 
 def encoded(
@@ -119,10 +132,10 @@ def encoded(
             continue
         texts = as_text(frame[name])
         categories = np.unique(texts[is_train])
-        if categories.size > _MOST_CATEGORIES:
+        if categories.size > MOST_CATEGORIES:
             raise ValueError(
                 f"column {name!r} has {categories.size} categories, more than "
-                f"{_MOST_CATEGORIES} one-hot features. Name it in `exclude`, or group "
+                f"{MOST_CATEGORIES} one-hot features. Name it in `exclude`, or group "
                 f"its values; one stray text makes a column of numbers categorical."
             )
         blocks.append((texts[:, None] == categories).astype(np.float32))
@@ -173,7 +186,7 @@ def as_text(column: Frame) -> Shaped[np.ndarray, " n"]:
     """Entries as stripped text, the same for every dtype pandas may have inferred."""
     codes, values = extra("pandas").factorize(column)
     # Missing entries have code -1, the last text.
-    return np.array([text(value) or _MISSING for value in values] + [_MISSING])[codes]
+    return np.array([text(value) or MISSING for value in values] + [MISSING])[codes]
 
 
 def as_names(column: Frame) -> Shaped[np.ndarray, " n"]:

@@ -1,7 +1,9 @@
 """Checks on concrete values, made once, outside `jit`, where data enter.
 
 Every public function calls them first. Under a JAX transformation there are no values
-to look at, so the checks step aside and trouble becomes a field of the result.
+to look at, so the checks step aside and trouble becomes a field of the result. So they
+do for an array whose parts lie in several processes: none of them holds it whole, and
+one that raised alone would leave the others waiting.
 """
 
 from typing import Any
@@ -14,11 +16,15 @@ from jax.core import Tracer
 def concrete(*arrays: object) -> bool:
     """Whether values can be looked at: False inside `jit`, `vmap` or `grad`.
 
+    Also False for an array of which another process holds a part.
+
     Example:
         >>> concrete(np.ones(2)), bool(jax.jit(concrete)(np.ones(2)))
         (True, False)
     """
-    return not any(isinstance(a, Tracer) for a in jax.tree.leaves(arrays))
+    return not any(
+        isinstance(a, Tracer) or _is_elsewhere(a) for a in jax.tree.leaves(arrays)
+    )
 
 
 def check_groups(groups: Any, *, n_groups: int, name: str = "groups") -> None:
@@ -213,3 +219,10 @@ def check_cells(occupied: Any) -> None:
             f"has no member there. Merge small groups, choose another notion, or "
             f"gather more data."
         )
+
+
+def _is_elsewhere(array: object) -> bool:
+    """Whether this process lacks a part of the array."""
+    return isinstance(array, jax.Array) and not (
+        array.is_fully_addressable or array.is_fully_replicated
+    )

@@ -1,5 +1,7 @@
 """Datasets: one typed value, from a toy problem, public tables or a CSV file.
 
+Parquet files that do not fit into memory become a stream instead: `from_parquet`.
+
 Every loader goes the same way: find the file, read a table, name what the labels mean
 and who belongs to which group, split, encode. In classification label 1 is always the
 favourable outcome; `communities`, `student`, `law_school` and `school` have real
@@ -23,6 +25,8 @@ from ._csv import from_csv as from_csv
 from ._dataset import Dataset as Dataset
 from ._dataset import Samples as Samples
 from ._dataset import subsample as subsample
+from ._parquet import ParquetStream as ParquetStream
+from ._parquet import from_parquet as from_parquet
 from ._school import school as school
 from ._sources import Location
 

@@ -14,16 +14,18 @@ orthogonal to `u`, which data can be made to guarantee before any model is fitte
   method becomes a fair one.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Real
+from jaxtyping import Array, Bool, Float, Int, Real
 
-from . import checks
-from .notions import Conditionals
+from . import checks, streams
+from .notions import Conditionals, Notion, demographic_parity
+from .streams import Stream
 
 Contrasts = Callable[[int], np.ndarray]
 
@@ -92,6 +94,61 @@ def directions(
     checks.check_finite(features, name="features")
     rows = contrasts(cond.weights.shape[1])
     return _mean_gaps(jnp.asarray(features), cond, rows)
+
+
+def directions_stream(
+    chunks: Stream,
+    *,
+    n_groups: int,
+    notion: Notion = demographic_parity,
+    contrasts: Contrasts = pairwise,
+) -> Float[np.ndarray, "k d"]:
+    """`directions` of rows that do not fit into memory, in one pass.
+
+    Args:
+        chunks: a stream, from `datasets.from_parquet` or `streams.from_arrays`; its
+            weights are read.
+        n_groups: how many groups there are.
+        notion: from `notions`; any function of groups and labels that tells for each
+            sample alone to which cell it belongs.
+        contrasts: which groups are compared, as in `directions`.
+
+    Returns:
+        The directions in float64, rows as those of `directions`; sums of chunks are in
+        double precision. Cost O(s g n d).
+
+    Raises:
+        ValueError: for features that are not finite, codes out of range and negative
+            weights, with the chunk; for a stream that cannot be read again.
+
+    Example:
+        >>> from fairjax import streams
+        >>> stream = streams.from_arrays(
+        ...     np.array([[4.0, 0.0], [1.0, 0.0], [1.0, 2.0]]), np.array([0, 1, 1]),
+        ...     np.array([0, 1, 1]), chunk=2)
+        >>> directions_stream(stream, n_groups=2).tolist()
+        [[3.0, -1.0]]
+    """
+    mass, sums, centre = 0.0, 0.0, None
+    with contextlib.closing(streams.read(chunks)) as reader:
+        for number, chunk in enumerate(reader):
+            place = f"chunk {number}: "
+            checks.check_finite(chunk.features, name=f"{place}features")
+            checks.check_groups(chunk.groups, n_groups=n_groups, name=f"{place}groups")
+            checks.check_nonnegative(chunk.weights, name=f"{place}weights")
+            if centre is None:
+                centre = chunk.features.mean(axis=0, dtype=np.float64)
+                centre = centre.astype(np.float32)
+            found = _cell_sums(*chunk, centre, notion=notion, n_groups=n_groups)
+            own, along = (np.asarray(a, np.float64) for a in found)
+            mass, sums = mass + own, sums + along
+    mass, sums = np.asarray(mass), np.asarray(sums)
+    occupied = mass > 0
+    means = sums / np.where(occupied, mass, 1)[:, :, None]
+    rows = contrasts(n_groups)
+    gaps = np.einsum("cg,sgd->scd", rows, means)
+    gaps = np.where(_incomparable(occupied, rows)[:, :, None], 0, gaps)
+    return gaps.reshape(-1, means.shape[-1])
 
 
 def project_features(
@@ -293,13 +350,35 @@ def gap_weights(
     """Weights of the samples in each direction, zero where a cell is empty."""
     rows = contrasts.astype(cond.weights.dtype)
     gaps = jnp.einsum("cg,sgn->scn", rows, cond.weights, precision="highest")
-    gaps = jnp.where(_incomparable(cond, rows)[:, :, None], 0, gaps)
+    gaps = jnp.where(_incomparable(cond.occupied, rows)[:, :, None], 0, gaps)
     return gaps.reshape(-1, cond.weights.shape[-1])
 
 
-def _incomparable(cond: Conditionals, rows: Float[Array, "c g"]) -> Array:
-    empty = (rows[None, :, :] != 0) & ~cond.occupied[:, None, :]
+def _incomparable(
+    occupied: Bool[Array | np.ndarray, "s g"], rows: Real[Array | np.ndarray, "c g"]
+) -> Bool[Array | np.ndarray, "s c"]:
+    empty = (rows[None, :, :] != 0) & ~occupied[:, None, :]
     return empty.any(axis=-1)
+
+
+@functools.partial(jax.jit, static_argnames=("notion", "n_groups"))
+def _cell_sums(
+    features: Float[Array, "r d"],
+    labels: Float[Array, " r"],
+    groups: Int[Array, " r"],
+    weights: Float[Array, " r"],
+    centre: Float[Array, " d"],
+    *,
+    notion: Notion,
+    n_groups: int,
+) -> tuple[Float[Array, "s g"], Float[Array, "s g d"]]:
+    """Weight of each cell in a chunk, and its weighted sum of `features - centre`."""
+    codes = labels.astype(jnp.int32)
+    cond = notion(groups, codes, n_groups=n_groups, weights=weights)
+    mass = jnp.where(cond.weights > 0, weights.astype(cond.weights.dtype), 0)
+    centred = (features - centre[None]).astype(mass.dtype)
+    along = jnp.einsum("sgn,nd->sgd", mass, centred, precision="highest")
+    return mass.sum(axis=-1), along
 
 
 @jax.jit
@@ -312,7 +391,7 @@ def _mean_gaps(
     centred = features - features.mean(axis=0, keepdims=True)
     means = jnp.einsum("sgn,nd->sgd", cond.weights, centred, precision="highest")
     gaps = jnp.einsum("cg,sgd->scd", rows, means, precision="highest")
-    gaps = jnp.where(_incomparable(cond, rows)[:, :, None], 0, gaps)
+    gaps = jnp.where(_incomparable(cond.occupied, rows)[:, :, None], 0, gaps)
     return gaps.reshape(-1, features.shape[1])
 
 

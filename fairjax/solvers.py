@@ -1,8 +1,9 @@
 """Fair empirical risk minimisation, solved with a certificate.
 
 `fit_linear` solves the convex problem of a linear model for a whole batch of
-configurations and proves how far each is from the optimum. `augmented_lagrangian` puts
-the same constraint on any differentiable model, where a certificate is out of reach.
+configurations and proves how far each is from the optimum; `fit_linear_stream` does so
+where the rows do not fit into memory. `augmented_lagrangian` puts the same constraint
+on any differentiable model, where a certificate is out of reach.
 """
 
 import functools
@@ -13,38 +14,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
-from . import _first_order, _linear, _second_order, checks, erm
+from . import _first_order, _linear, _linear_fits, _rows, _second_order, checks, erm
+from ._linear_fits import LinearFit as LinearFit
+from ._streamed import fit_linear_stream as fit_linear_stream
 
 Params = TypeVar("Params")
-
-
-class LinearFit(NamedTuple):
-    """Linear models with their certificates; `*m` is the batch, or nothing.
-
-    Attributes:
-        coefficients: one row per configuration.
-        intercept: 0 when none was asked for.
-        objective: risk + ridge term + penalty [units of the loss], known to about four
-            times the precision asked for: the features are rounded once.
-        gap: relative duality gap: the optimum is at least `objective * (1 - gap)`.
-        violation: by how much the worst bound is exceeded [units of the score].
-        multipliers: price of each bound, `-d optimum / d tolerance` up to sign, and
-            slope of the penalty.
-        iterations: steps taken.
-        converged: whether gap and violation meet the precision asked for. A point that
-            is not converged is still the best one found.
-    """
-
-    coefficients: Float[Array, "*m d"]
-    intercept: Float[Array, "*m"]
-    objective: Float[Array, "*m"]
-    gap: Float[Array, "*m"]
-    violation: Float[Array, "*m"]
-    multipliers: Float[Array, "*m k"]
-    iterations: Int[Array, "*m"]
-    converged: Bool[Array, "*m"]
 
 
 def fit_linear(
@@ -62,6 +39,7 @@ def fit_linear(
     precision: float | None = None,
     batch: int = 64,
     max_iterations: int = 60,
+    mesh: Mesh | None = None,
 ) -> LinearFit:
     """Fits linear models under fairness constraints or penalties, in one program.
 
@@ -99,6 +77,9 @@ def fit_linear(
             data, and hold `batch * n` scores.
         max_iterations: static; limit of second-order steps for configurations that the
             batched steps leave open.
+        mesh: static; devices that share the rows, over all axes of the mesh, as
+            `sharding.shard_rows` lays them. Rows stay where they are; see `sharding`
+            for the bytes sent. The mesh may span processes, which all get the models.
 
     Returns:
         One model per configuration, without a leading axis when all are scalars.
@@ -110,7 +91,8 @@ def fit_linear(
     Raises:
         ValueError: for input that is not finite, labels other than 0 and 1 or all
             equal, lengths that differ, bad weights, ridge not above 0, negative
-            tolerance or lam, batch shapes that do not match, a loss not in the list.
+            tolerance or lam, batch shapes that do not match, a loss not in the list,
+            a `mesh` that is none.
             Inside `jit`, where values are not known, `converged` is False instead.
 
     Example:
@@ -125,20 +107,21 @@ def fit_linear(
         Donini et al., NeurIPS 2018, Problem 11 and Eq. 12. Reverse-mode gradients
         through the solver are not defined: JAX refuses them.
     """
-    smooth = _check_loss(loss)
+    smooth = _linear_fits.check_loss(loss)
     _check_samples(features, labels, weights, binary=loss is not erm.squared)
     features = _floating(jnp.asarray(features))
     dtype = features.dtype
     if directions is None:
         directions = jnp.zeros((0, features.shape[1]), dtype)
     settings = {"ridge": ridge, "tolerance": tolerance, "target": target, "lam": lam}
-    shape = _check_settings(settings, directions)
+    shape = _linear_fits.check_settings(settings, directions)
     settings = {name: jnp.asarray(a).astype(dtype) for name, a in settings.items()}
     mass = np.ones(features.shape[0], dtype) if weights is None else weights
     data = [jnp.asarray(a) for a in (features, labels, mass, directions)]
     if precision is None:
         precision = 1e-10 if dtype == jnp.float64 else 1e-6
     static = {"loss": smooth, "intercept": intercept, "precision": precision}
+    static["mesh"] = None if mesh is None else _rows.as_auto(mesh)
     m = shape[0] if shape else 1
     fit = _batched(*data, settings, size=min(batch, m), m=m, **static)
     refine = functools.partial(_refined, max_iterations=max_iterations, **static)
@@ -325,7 +308,7 @@ def augmented_lagrangian(
 
 
 @functools.partial(
-    jax.jit, static_argnames=("loss", "intercept", "precision", "size", "m")
+    jax.jit, static_argnames=("loss", "intercept", "precision", "size", "m", "mesh")
 )
 def _batched(
     features,
@@ -339,12 +322,13 @@ def _batched(
     m,
     intercept,
     precision,
+    mesh,
 ) -> LinearFit:
     """First-order steps for all configurations; none for the hinge."""
-    data = _in_blocks(features, labels, weights, directions)
-    settings = _in_columns(settings, m, directions)
+    data = _in_blocks(features, labels, weights, directions, mesh)
+    settings = _linear_fits.in_columns(settings, m, directions)
     if loss is None:
-        found = _first_order.opening(data, m)
+        found = _first_order.opening(data.directions, m)
     else:
         found = _first_order.first_order(
             data,
@@ -354,11 +338,13 @@ def _batched(
             intercept=intercept,
             precision=precision,
         )
-    return _report(data, settings, *found, precision=precision)
+    fit = _linear_fits.report(data.directions, settings, *found, precision=precision)
+    return _rows.everywhere(fit, mesh)
 
 
 @functools.partial(
-    jax.jit, static_argnames=("loss", "intercept", "precision", "max_iterations")
+    jax.jit,
+    static_argnames=("loss", "intercept", "precision", "max_iterations", "mesh"),
 )
 def _refined(
     features,
@@ -372,10 +358,11 @@ def _refined(
     intercept,
     precision,
     max_iterations,
+    mesh,
 ) -> LinearFit:
     """Second-order steps for what is not converged."""
-    data = _in_blocks(features, labels, weights, directions)
-    settings = _in_columns(settings, fit.gap.shape[0], directions)
+    data = _in_blocks(features, labels, weights, directions, mesh)
+    settings = _linear_fits.in_columns(settings, fit.gap.shape[0], directions)
     model = _linear.Model(fit.coefficients.T, fit.intercept)
     state = _linear.State(
         fit.coefficients.T,
@@ -395,83 +382,19 @@ def _refined(
         precision=precision,
         max_iterations=max_iterations,
     )
-    return _report(data, settings, *found, precision=precision)
+    fit = _linear_fits.report(data.directions, settings, *found, precision=precision)
+    return _rows.everywhere(fit, mesh)
 
 
-def _in_blocks(features, labels, weights, directions) -> _linear.Data:
+def _in_blocks(features, labels, weights, directions, mesh) -> _linear.Data:
     dtype = features.dtype
     weights = weights.astype(dtype)
     # Scaled by the largest first: weights of any size have a finite sum.
     weights = weights / weights.max()
     mass = weights / weights.sum()
     return _linear.in_blocks(
-        features, labels.astype(dtype), mass, directions.astype(dtype)
+        features, labels.astype(dtype), mass, directions.astype(dtype), mesh=mesh
     )
-
-
-def _in_columns(settings, m, directions) -> _linear.Settings:
-    """Settings with the batch on the last axis."""
-    k = directions.shape[0]
-
-    def of_directions(value):
-        columns = value if value.ndim == 2 else value.reshape(-1, 1)
-        return jnp.broadcast_to(columns, (m, k)).T
-
-    target, tolerance = (of_directions(settings[n]) for n in ("target", "tolerance"))
-    ridge, lam = (jnp.broadcast_to(settings[n], (m,)) for n in ("ridge", "lam"))
-    return _linear.Settings(ridge, target - tolerance, target + tolerance, lam)
-
-
-def _report(data, settings, model, state, *, precision) -> LinearFit:
-    """Checks the bounds on the coefficients themselves, not on their coordinates.
-
-    What rounding in the change of coordinates left over a bound is taken back by the
-    smallest move; the gap already charges for it.
-    """
-    directions = data.directions
-
-    def gaps_of(coefficients):
-        gaps = _linear.matmul(directions, coefficients)
-        return gaps, jnp.abs(gaps - jnp.clip(gaps, settings.lower, settings.upper))
-
-    coefficients = model.coefficients
-    if directions.shape[0]:
-        m = settings.ridge.shape[0]
-        products = _linear.matmul(directions, directions.T)
-        multipliers = _first_order.resolve_batch(
-            jnp.broadcast_to(products[:, :, None], (*products.shape, m)),
-            gaps_of(coefficients)[0],
-            jnp.zeros_like(state.multipliers),
-            settings._replace(lam=jnp.zeros_like(settings.lam)),
-        )
-        coefficients = coefficients - _linear.matmul(directions.T, multipliers)
-    excess = gaps_of(coefficients)[1]
-    scale = _linear.matmul(jnp.abs(directions), jnp.abs(coefficients))
-    rounding = data.features.shape[2] * jnp.finfo(scale.dtype).eps
-    return LinearFit(
-        coefficients.T,
-        model.intercept,
-        state.objective,
-        state.gap / jnp.maximum(state.objective, jnp.finfo(scale.dtype).tiny),
-        excess.max(axis=0, initial=0),
-        state.multipliers.T,
-        state.iterations,
-        state.converged & (excess <= (precision + rounding) * scale).all(axis=0),
-    )
-
-
-def _check_loss(loss: erm.Loss) -> _linear.Smooth | None:
-    """The derivatives of a smooth loss; None for the hinge."""
-    if loss is erm.hinge:
-        return None
-    smooth = next((s for known, s in _linear.SMOOTH.items() if known is loss), None)
-    if smooth is None:
-        raise ValueError(
-            f"`loss` must be erm.logistic, erm.hinge, erm.squared_hinge or "
-            f"erm.squared, but is {getattr(loss, '__name__', loss)!r}. For any other "
-            f"loss use `solvers.augmented_lagrangian`."
-        )
-    return smooth
 
 
 def _check_samples(features, labels, weights, *, binary: bool) -> None:
@@ -489,34 +412,6 @@ def _check_samples(features, labels, weights, *, binary: bool) -> None:
         checks.check_finite(labels, name="labels")
     if weights is not None:
         checks.check_weights(weights, n=shape[0])
-
-
-def _check_settings(settings, directions) -> tuple[int, ...]:
-    """The batch's shape, `(m,)` or `()`."""
-    checks.check_nonnegative(settings["ridge"], name="ridge", positive=True)
-    checks.check_nonnegative(settings["tolerance"], name="tolerance")
-    checks.check_nonnegative(settings["lam"], name="lam")
-    for name in ("ridge", "target", "lam"):
-        checks.check_finite(settings[name], name=name)
-    checks.check_finite(directions, name="directions")
-    k = directions.shape[0]
-    shapes = {name: jnp.shape(value) for name, value in settings.items()}
-    per_direction = ("tolerance", "target")
-    for name in per_direction:
-        if len(shapes[name]) == 2 and shapes[name][1] != k:
-            raise ValueError(
-                f"`{name}` of two axes must be (m, {k}), an entry per direction, but "
-                f"has shape {shapes[name]}."
-            )
-    too_deep = any(len(s) > 1 + (n in per_direction) for n, s in shapes.items())
-    lengths = {s[0] for s in shapes.values() if s}
-    if too_deep or len(lengths - {1}) > 1:
-        raise ValueError(
-            f"`ridge`, `tolerance`, `target` and `lam` must be scalars or share one "
-            f"batch axis, but have shapes {shapes}. Make the product grid with "
-            f"`sweeps.grid`."
-        )
-    return (max(lengths),) if lengths else ()
 
 
 def _cast(tree, dtype):

@@ -24,9 +24,10 @@ FAMILIES = {
     penalties: {"mean_gap", "risk_gap", "divergence_gap", "covariance"},
     metrics: {"accuracy", "group_means", "ks_distance", "max_gap", "wasserstein"},
 }
-# `intersect` joins codes and has no distribution to return, `bootstrap` is random, and
-# `orthogonality` sees no samples. An `*_info` holds the value of the member beside it.
-OUTSIDE = {"intersect", "bootstrap", "orthogonality"}
+# `intersect` joins codes and has no distribution to return, `bootstrap` is random,
+# `orthogonality` sees no samples, and `audit_stream` reads files. An `*_info` holds the
+# value of the member beside it.
+OUTSIDE = {"intersect", "bootstrap", "orthogonality", "audit_stream"}
 # Accuracies, means and ratios are not distances, so equal groups do not make them 0.
 NOT_A_GAP = {
     "accuracy",

@@ -1,0 +1,615 @@
+"""Streams against the same rows in memory, and against definitions in NumPy."""
+
+import gc
+import os
+import threading
+import time
+import weakref
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from fairjax import (
+    _streamed,
+    datasets,
+    erm,
+    metrics,
+    notions,
+    orthogonality,
+    solvers,
+    streams,
+)
+
+N, D, CHUNK, M = 600, 5, 256, 4
+
+
+@pytest.fixture
+def table(rng):
+    groups = np.arange(N) % 3
+    features = rng.normal(size=(N, D)) + groups[:, None] * np.linspace(0, 1, D)
+    features = features * 10.0 ** np.linspace(-2, 2, D) + [0, 3, 0, 50, 1000]
+    scores = rng.normal(size=N) + (groups == 1) + features[:, 1]
+    labels = (scores > np.median(scores)).astype(np.float32)
+    weights = rng.integers(3, size=N).astype(np.float32)
+    return features.astype(np.float32), labels, groups.astype(np.int32), weights
+
+
+# Streams.
+
+
+def test_chunks_have_one_shape_and_lose_nothing(table):
+    features, labels, groups, weights = table
+    stream = streams.from_arrays(features, labels, groups, weights=weights, chunk=CHUNK)
+    for _ in range(2):
+        chunks = list(streams.read(stream))
+        assert [c.features.shape for c in chunks] == [(CHUNK, D)] * 3
+        joined = [np.concatenate(a) for a in zip(*chunks, strict=True)]
+        for found, given in zip(joined, table, strict=True):
+            np.testing.assert_array_equal(found[:N], given)
+        assert not joined[3][N:].any()
+
+
+def readers():
+    return [t for t in threading.enumerate() if t.name == "fairjax-reader"]
+
+
+def test_the_reader_ends_when_its_caller_stops():
+    closed = []
+
+    def endless():
+        try:
+            yield from iter(int, 1)
+        finally:
+            closed.append(threading.current_thread().name)
+
+    items = streams.prefetched(endless(), depth=2)
+    assert next(items) == 0
+    assert len(readers()) == 1
+    items.close()
+    assert readers() == []
+    assert closed == ["fairjax-reader"]
+
+
+def test_the_reader_stays_ahead_by_a_bounded_number():
+    made = []
+
+    def source():
+        for number in range(20):
+            made.append(number)
+            yield number
+
+    items = streams.prefetched(source(), depth=2)
+    next(items)
+    deadline = time.monotonic() + 5
+    while len(made) < 4 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    assert len(made) == 4  # one given, two waiting, one in hand
+    assert list(items) == list(range(1, 20))
+    assert readers() == []
+
+
+def test_an_error_in_the_reader_reaches_the_caller():
+    def source():
+        yield 1
+        raise OSError("the disk is gone")
+
+    items = streams.prefetched(source())
+    assert next(items) == 1
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(items)
+    assert readers() == []
+
+
+class Broken:
+    """Yields what it is told to, once for each pass; the last again and again."""
+
+    def __init__(self, *passes):
+        self.passes, self.number = passes, -1
+
+    def __iter__(self):
+        self.number = min(self.number + 1, len(self.passes) - 1)
+        return iter(self.passes[self.number])
+
+
+def test_errors_of_streams_say_which_chunk(table, untyped):
+    features, labels, groups, weights = table
+    whole = list(streams.from_arrays(features, labels, chunk=CHUNK))
+    bad = whole[1].features.copy()
+    bad[7, 2] = np.nan
+    wide = streams.Chunk(np.ones((9, D + 1)), *(np.ones(9),) * 3)
+    fit = solvers.fit_linear_stream
+    for message, call in {
+        "ends after one pass": lambda: fit(iter(whole)),
+        "at least one chunk": lambda: fit(Broken([])),
+        r"chunk 1: features\[7, 2\] = nan": lambda: fit(
+            Broken([whole[0], whole[1]._replace(features=bad)])
+        ),
+        r"chunk 0 labels\[0\] = 3": lambda: fit(
+            Broken([whole[0]._replace(labels=whole[0].labels + 3)])
+        ),
+        "all are 1": lambda: fit(
+            Broken([whole[0]._replace(labels=np.ones(CHUNK, np.float32))])
+        ),
+        "chunk 0: weights.* at least 0": lambda: fit(
+            Broken([whole[0]._replace(weights=-whole[0].weights)])
+        ),
+        "all are zero": lambda: fit(
+            Broken([whole[0]._replace(weights=0 * whole[0].weights)])
+        ),
+        "chunk 1 has": lambda: fit(Broken([whole[0], wide])),
+        "2 parts": lambda: fit(Broken([whole[0][:2]])),
+        "the same in every pass": lambda: fit(Broken(whole, whole[:2])),
+        "must be smooth": lambda: fit(whole, loss=erm.hinge),
+        "`ridge`": lambda: fit(whole, ridge=0.0),
+        "`max_passes`": lambda: fit(whole, max_passes=1),
+        "`directions` must have": lambda: fit(whole, directions=np.ones((1, 2))),
+        "`chunk` must": lambda: streams.from_arrays(features, labels, chunk=0),
+        "`labels` must": lambda: streams.from_arrays(features, labels[:3]),
+        "chunk 0: groups": lambda: orthogonality.directions_stream(
+            [whole[0]._replace(groups=whole[0].groups + 9)], n_groups=3
+        ),
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert readers() == []
+
+
+# The solver.
+
+
+def objective(name, table, coefficients, intercept, *, ridge, lam, directions):
+    """The problem, word for word, in float64."""
+    features, labels, _, weights = (np.asarray(a, float) for a in table)
+    coefficients = np.asarray(coefficients, float)
+    scores = features @ coefficients.T + np.asarray(intercept, float)
+    margins = (2 * labels[:, None] - 1) * scores
+    losses = {
+        "logistic": np.logaddexp(0, -margins),
+        "squared_hinge": np.maximum(0, 1 - margins) ** 2,
+        "squared": (scores - labels[:, None]) ** 2,
+    }[name]
+    gaps = coefficients @ np.asarray(directions, float).T
+    risk = weights @ losses / weights.sum()
+    return risk + ridge / 2 * (coefficients**2).sum(1) + lam * (gaps**2).sum(1)
+
+
+CASES = {
+    "logistic": {"tolerance": np.array([0.0, 0.05, 0.3, np.inf])},
+    "squared_hinge": {"lam": np.array([0.0, 0.1, 1.0, 10.0]), "tolerance": 0.5},
+    "squared": {
+        "target": np.linspace(-0.1, 0.1, M),
+        "tolerance": 0.01,
+        "ridge": 1e-2,
+        "intercept": False,
+    },
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_streamed_models_are_those_in_memory(name, table):
+    features, labels, groups, weights = table
+    cond = notions.demographic_parity(groups, n_groups=3, weights=weights)
+    along = orthogonality.directions(jnp.asarray(features), cond)
+    along = np.asarray(along, float)[: 1 if name == "squared" else 3]
+    common = {"loss": getattr(erm, name), "ridge": 1e-3} | CASES[name]
+    stream = streams.from_arrays(features, labels, groups, weights=weights, chunk=CHUNK)
+    found = solvers.fit_linear_stream(
+        stream, directions=along, precision=3e-8, **common
+    )
+    assert found.converged.all()
+    assert found.coefficients.dtype == jnp.float32
+    with jax.enable_x64(True):
+        exact = solvers.fit_linear(
+            jnp.asarray(features.astype(float)),
+            jnp.asarray(labels),
+            weights=jnp.asarray(weights),
+            directions=jnp.asarray(along),
+            **common,
+        )
+        assert float(exact.gap.max()) <= 1e-9
+    x = features.astype(float)
+    ours, theirs = (
+        x @ np.asarray(f.coefficients, float).T + np.asarray(f.intercept, float)
+        for f in (found, exact)
+    )
+    # Half the ridge's strong convexity is all that a gap of 3e-8 says of the scores.
+    np.testing.assert_allclose(ours, theirs, atol=2e-3)
+    problem = {
+        "ridge": common["ridge"],
+        "lam": common.get("lam", 0.0),
+        "directions": along,
+    }
+    values, best = (
+        objective(name, table, f.coefficients, f.intercept, **problem)
+        for f in (found, exact)
+    )
+    np.testing.assert_allclose(values, best, rtol=1e-6)
+    np.testing.assert_allclose(found.objective, values, rtol=4e-6)
+    # The certificate: no optimum is lower than it says.
+    assert (best >= np.asarray(found.objective) * (1 - 1e-6) - 4e-6 * values).all()
+    np.testing.assert_allclose(found.multipliers, exact.multipliers, atol=2e-3)
+    bounds = np.asarray(common.get("tolerance", np.inf)).reshape(-1, 1)
+    target = np.asarray(common.get("target", 0.0)).reshape(-1, 1)
+    gaps = np.asarray(found.coefficients, float) @ along.T
+    assert (np.abs(gaps - target) <= bounds + 1e-5 * np.abs(gaps) + 1e-6).all()
+
+
+def test_one_configuration_has_no_leading_axis_and_one_chunk_is_enough(table):
+    features, labels, *_ = table
+    stream = streams.from_arrays(features, labels)
+    fit = solvers.fit_linear_stream(stream, ridge=1e-2)
+    assert fit.coefficients.shape == (D,)
+    assert bool(fit.converged)
+    many = solvers.fit_linear_stream(
+        streams.from_arrays(features, labels, chunk=N // 4), ridge=1e-2
+    )
+    np.testing.assert_allclose(fit.objective, many.objective, rtol=2e-6)
+
+
+def test_weights_are_repetitions_and_zeros_are_absent(table):
+    features, labels, groups, weights = table
+    weighted = streams.from_arrays(features, labels, weights=weights, chunk=CHUNK)
+    times = weights.astype(int)
+    repeated = streams.from_arrays(
+        np.repeat(features, times, axis=0), np.repeat(labels, times), chunk=CHUNK
+    )
+    a, b = (solvers.fit_linear_stream(s, ridge=1e-2) for s in (weighted, repeated))
+    np.testing.assert_allclose(a.objective, b.objective, rtol=3e-6)
+
+
+def test_few_passes_and_three_programs(table):
+    features, labels, groups, _ = table
+    passes = []
+
+    class Counted:
+        def __iter__(self):
+            passes.append(None)
+            yield from streams.from_arrays(features, labels, groups, chunk=CHUNK)
+
+    _streamed._share.clear_cache()
+    fit = solvers.fit_linear_stream(Counted(), ridge=np.logspace(-4, -2, M))
+    assert fit.converged.all()
+    assert len(passes) <= 60
+    assert _streamed._share._cache_size() <= 3
+    before = _streamed._share._cache_size()
+    solvers.fit_linear_stream(Counted(), ridge=np.logspace(-3, -1, M))
+    assert _streamed._share._cache_size() <= max(before, 3)
+    passes.clear()
+    short = solvers.fit_linear_stream(
+        Counted(), ridge=np.logspace(-6, -5, M), max_passes=4
+    )
+    assert len(passes) == 4
+    assert not short.converged.any()
+    assert np.isfinite(short.coefficients).all()
+
+
+def test_a_pass_holds_a_few_chunks_only(table):
+    features, labels, *_ = table
+    seen, alive = [], []
+
+    class Many:
+        def __iter__(self):
+            for _ in range(30):
+                rows = features[:32].copy()
+                seen.append(weakref.ref(rows))
+                chunk = streams.Chunk(
+                    rows, labels[:32], np.zeros(32, np.int32), np.ones(32, np.float32)
+                )
+                del rows
+                yield chunk
+                del chunk
+                gc.collect()
+                alive.append(sum(rows() is not None for rows in seen))
+
+    orthogonality.directions_stream(Many(), n_groups=1)
+    assert len(alive) == 30
+    assert max(alive) <= 5
+
+
+# Directions.
+
+
+@pytest.mark.parametrize(
+    "notion",
+    [notions.demographic_parity, notions.equal_opportunity, notions.equalized_odds],
+)
+@pytest.mark.parametrize(
+    "contrasts", [orthogonality.pairwise, orthogonality.against_mean]
+)
+def test_directions_are_those_in_memory(notion, contrasts, table):
+    features, labels, groups, weights = table
+    stream = streams.from_arrays(features, labels, groups, weights=weights, chunk=CHUNK)
+    # A fourth group has no members: its rows are zeros.
+    found = orthogonality.directions_stream(
+        stream, n_groups=4, notion=notion, contrasts=contrasts
+    )
+    cond = notion(groups, labels.astype(int), n_groups=4, weights=weights)
+    rows, occupied = np.asarray(cond.weights, float), np.asarray(cond.occupied)
+    means = rows @ features.astype(float)
+    expected = []
+    for mean, some in zip(means, occupied, strict=True):
+        for contrast in contrasts(4):
+            good = some[contrast != 0].all()
+            expected.append(contrast @ mean if good else np.zeros(D))
+    scale = features.std(axis=0)
+    np.testing.assert_allclose(found / scale, np.array(expected) / scale, atol=1e-5)
+    assert (np.abs(found).max(axis=1) > 0).sum() == (
+        0 if contrasts is orthogonality.against_mean else 3 * len(means)
+    )
+
+
+# Audits.
+
+
+def audited(rng, n=5000):
+    groups = rng.integers(3, size=n)
+    scores = rng.normal(size=n).astype(np.float32) + groups.astype(np.float32) / 4
+    labels = (scores + rng.normal(size=n) > 0).astype(int)
+    return scores, labels, groups, rng.integers(3, size=n)
+
+
+def in_chunks(*arrays, size=900):
+    return [
+        tuple(a[start : start + size] for a in arrays)
+        for start in range(0, len(arrays[0]), size)
+    ]
+
+
+def test_a_streamed_audit_has_the_counts_and_rates_of_the_sample(rng):
+    scores, labels, groups, weights = audited(rng)
+    found = metrics.audit_stream(in_chunks(scores, labels, groups, weights), n_groups=4)
+    whole = metrics.audit(scores, labels, groups, n_groups=4, weights=weights)
+    np.testing.assert_array_equal(found.counts, whole.counts)
+    exact = np.zeros((2, 4))
+    for y in range(2):
+        for g in range(3):
+            own = (labels == y) & (groups == g)
+            exact[y, g] = weights[own] @ (scores[own] > 0) / weights[own].sum()
+    np.testing.assert_allclose(found.rates, exact, rtol=3e-7)
+    for name in metrics.Audit._fields[:6] + ("selection_rates", "rates"):
+        a, b = getattr(found, name), getattr(whole, name)
+        np.testing.assert_allclose(a, b, rtol=5e-6, err_msg=name)
+    assert 0 <= whole.ks - found.ks <= 0.01
+    np.testing.assert_allclose(found.wasserstein, whole.wasserstein, rtol=1e-3)
+
+
+def test_scores_of_few_values_are_audited_exactly(rng):
+    scores, labels, groups, _ = audited(rng)
+    scores = np.round(scores, 1)
+    found = metrics.audit_stream(
+        in_chunks(scores, labels, groups), n_groups=3, edges=np.unique(scores)
+    )
+    whole = metrics.audit(scores, labels, groups, n_groups=3)
+    np.testing.assert_allclose(found.ks, whole.ks, rtol=1e-5)
+    np.testing.assert_allclose(found.wasserstein, whole.wasserstein, rtol=1e-4)
+
+
+def test_a_histogram_that_is_too_coarse_is_refused(rng):
+    scores, labels, groups, _ = audited(rng)
+    order = np.argsort(scores)
+    chunks = in_chunks(scores[order], labels[order], groups[order])
+    with pytest.raises(ValueError, match="too coarse.*rank_error"):
+        metrics.audit_stream(chunks, n_groups=3)
+    edges = np.linspace(-4, 5, 2000)
+    found = metrics.audit_stream(chunks, n_groups=3, edges=edges)
+    whole = metrics.audit(scores, labels, groups, n_groups=3)
+    assert 0 <= whole.ks - found.ks <= 0.01
+
+
+def test_errors_of_audits_say_which_chunk(rng, untyped):
+    scores, labels, groups, _ = audited(rng, n=20)
+    good = (scores, labels, groups)
+    for message, chunks in {
+        "is empty": [],
+        "all weights are zero": [(*good, np.zeros(20))],
+        "chunk 1 has 2 parts": [good, good[:2]],
+        r"chunk 1: scores\[0\] = nan": [good, (scores * np.nan, labels, groups)],
+        r"chunk 0: labels\[": [(scores, labels + 5, groups)],
+        r"chunk 0: groups\[": [(scores, labels, groups + 9)],
+        "chunk 0: weights": [(*good, np.full(20, -1.0))],
+        "chunk 0: scores": [(scores[:3], labels, groups)],
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            metrics.audit_stream(chunks, n_groups=3, rank_error=1.0)
+
+
+# Parquet.
+
+
+def loans(rng, n=300):
+    """All kinds of columns; the split leaves a category to the test part alone."""
+    job = np.array(["cook", "clerk ", "nurse", None], object)[rng.integers(4, size=n)]
+    part = np.where(rng.random(n) < 0.7, "train", "test")
+    job[np.flatnonzero(part == "test")[:3]] = "pilot"
+    return pa.table(
+        {
+            "age": rng.integers(18, 80, size=n),
+            "income": rng.lognormal(8, 1, size=n),
+            "constant": np.full(n, 3.5),
+            "job": pa.array(job),
+            "owner": rng.random(n) < 0.4,
+            "sex": np.array(["F", "M"])[rng.integers(2, size=n)],
+            "band": rng.integers(3, size=n),
+            "part": part,
+            "id": np.arange(n),
+            "repaid": np.array(["yes", "no"])[rng.integers(2, size=n)],
+        }
+    )
+
+
+ROLES = {
+    "target": "repaid",
+    "positive": "yes",
+    "sensitive": ["sex", "band"],
+    "split": "part",
+    "exclude": "id",
+}
+
+
+def rows_of(stream):
+    """All rows of a stream, without those that fill up."""
+    chunks = list(stream)
+    assert len({c.features.shape for c in chunks}) == 1
+    joined = [np.concatenate(a) for a in zip(*chunks, strict=True)]
+    keep = joined[3] > 0
+    assert keep[: keep.sum()].all()
+    return [a[keep] for a in joined[:3]]
+
+
+@pytest.mark.parametrize("with_sensitive", [True, False])
+def test_parquet_is_encoded_as_csv_is(with_sensitive, rng, tmp_path):
+    table = loans(rng)
+    frame = table.to_pandas()
+    frame.to_csv(tmp_path / "loans.csv", index=False)
+    pq.write_table(table.slice(0, 110), tmp_path / "a.parquet", row_group_size=30)
+    pq.write_table(table.slice(110), tmp_path / "b.parquet", use_dictionary=False)
+    roles = ROLES | {"sensitive_in_features": with_sensitive}
+    data = datasets.from_csv(tmp_path / "loans.csv", **roles)
+    stream = datasets.from_parquet(
+        [tmp_path / "a.parquet", tmp_path / "b.parquet"], chunk=64, **roles
+    )
+    assert stream.feature_names == data.feature_names
+    assert stream.group_names == data.group_names
+    assert stream.n_groups == data.n_groups
+    assert stream.label_name == data.label_name
+    for part, own in ((data.train, stream), (data.test, stream.test)):
+        assert own.n_rows == len(part.labels)
+        features, labels, groups = rows_of(own)
+        np.testing.assert_allclose(features, part.features, atol=2e-6)
+        np.testing.assert_array_equal(labels, part.labels)
+        np.testing.assert_array_equal(groups, part.groups)
+
+
+def test_other_files_have_the_same_encoding(rng, tmp_path):
+    table = loans(rng)
+    train = table.filter(pa.array(np.asarray(table["part"]) == "train"))
+    test = table.filter(pa.array(np.asarray(table["part"]) == "test"))
+    pq.write_table(train, tmp_path / "train.parquet")
+    pq.write_table(test.drop_columns(["part"]), tmp_path / "test.parquet")
+    pq.write_table(table, tmp_path / "both.parquet")
+    roles = {**ROLES, "exclude": ["id", "part"], "split": None}
+    stream = datasets.from_parquet(str(tmp_path / "train.parquet"), chunk=50, **roles)
+    both = datasets.from_parquet(tmp_path / "both.parquet", chunk=50, **ROLES)
+    assert stream.part is None
+    assert stream.feature_names == both.feature_names
+    pairs = ((stream, both), (stream.on(tmp_path / "test.parquet"), both.test))
+    for ours, theirs in pairs:
+        for a, b in zip(rows_of(ours), rows_of(theirs), strict=True):
+            np.testing.assert_array_equal(a, b)
+    with pytest.raises(ValueError, match="there is no test part"):
+        _ = stream.test
+
+
+def test_missing_entries_are_named_or_dropped(rng, tmp_path):
+    table = loans(rng, n=40)
+    ages = table["age"].to_pylist()
+    ages[29] = None
+    table = table.set_column(0, "age", pa.array(ages, pa.int64()))
+    incomes = table["income"].to_numpy().copy()
+    incomes[7] = np.nan
+    path = tmp_path / "holes.parquet"
+    roles = ROLES | {"split": None, "exclude": ["id", "part"]}
+    pq.write_table(table, path)
+    with pytest.raises(ValueError, match=r"'age'.*data row 30 of '.*holes.parquet'"):
+        datasets.from_parquet(path, chunk=16, **roles)
+    table = table.set_column(1, "income", pa.array(incomes))
+    pq.write_table(table, path)
+    with pytest.raises(ValueError, match=r"'income'.*data row 8 of '.*holes.parquet'"):
+        datasets.from_parquet(path, chunk=16, **roles)
+    stream = datasets.from_parquet(path, chunk=16, drop_missing=True, **roles)
+    whole = np.array([j is not None for j in table["job"].to_pylist()])
+    whole[[7, 29]] = False
+    assert stream.n_rows == whole.sum()
+    assert len(rows_of(stream)[1]) == whole.sum()
+    answers = table["repaid"].to_pylist()
+    answers[3] = None
+    table = table.set_column(9, "repaid", pa.array(answers))
+    pq.write_table(table.drop_columns(["age", "income"]), path)
+    with pytest.raises(ValueError, match=r"'repaid' is empty in data row 4 of"):
+        datasets.from_parquet(path, **roles)
+
+
+def test_a_file_that_changes_between_passes_is_noticed(rng, tmp_path):
+    path = tmp_path / "loans.parquet"
+    table = loans(rng)
+    pq.write_table(table, path)
+    stream = datasets.from_parquet(path, chunk=64, **ROLES)
+    list(stream)
+    pq.write_table(table.slice(0, 200), path)
+    with pytest.raises(ValueError, match="has changed since its encoding"):
+        list(stream)
+    stat = path.stat()
+    stream = datasets.from_parquet(path, chunk=64, **ROLES)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    with pytest.raises(ValueError, match="has changed since its encoding"):
+        solvers.fit_linear_stream(stream)
+    path.unlink()
+    with pytest.raises(ValueError, match="cannot read"):
+        list(stream)
+
+
+def test_errors_of_parquet_say_which_file_and_what_to_do(rng, tmp_path):
+    table = loans(rng)
+
+    def written(name, table):
+        pq.write_table(table, tmp_path / name)
+        return tmp_path / name
+
+    good = written("good.parquet", table)
+    fewer = written("fewer.parquet", table.drop_columns(["job"]))
+    empty = written("empty.parquet", table.slice(0, 0))
+    text = table["age"].cast(pa.string())
+    other = written("other.parquet", table.set_column(0, "age", text))
+    alike = np.full(len(table), "yes")
+    same = written("same.parquet", table.set_column(9, "repaid", pa.array(alike)))
+    (tmp_path / "no.parquet").write_text("age,sex\n1,F\n")
+    new = table.set_column(5, "sex", pa.array(np.full(len(table), "X")))
+    new = written("new.parquet", new)
+    for message, paths, changes in (
+        ("cannot read '.*gone.parquet'", tmp_path / "gone.parquet", {}),
+        ("as Parquet", tmp_path / "no.parquet", {}),
+        ("'.*empty.parquet' has no rows", empty, {}),
+        ("at least one file", [], {}),
+        ("'.*fewer.parquet' has no column 'job'", [good, fewer], {}),
+        ("categories in '.*other.parquet', but numbers", [good, other], {}),
+        ("`target` names 'repayed'.*Nearest: 'repaid'", good, {"target": "repayed"}),
+        ("`sensitive` must name", good, {"sensitive": []}),
+        ("`target` and `split` both", good, {"split": "repaid"}),
+        ("must hold two values", same, {}),
+        ("`positive` must name", good, {"positive": None}),
+        ("`positive` = 'Yes' does not occur", good, {"positive": "Yes"}),
+        ('must say "train" or "test".* data row 1 of', good, {"split": "sex"}),
+        ("`chunk` must be at least 1", good, {"chunk": 0}),
+        ("no feature is left", good, {"exclude": table.column_names}),
+    ):
+        with pytest.raises(ValueError, match=message):
+            datasets.from_parquet(paths, **(ROLES | changes))
+    stream = datasets.from_parquet(good, **ROLES)
+    with pytest.raises(ValueError, match="a group that was not there.*'X & "):
+        list(stream.on(new))
+    assert readers() == []
+
+
+def test_a_parquet_stream_is_fitted_and_audited(rng, tmp_path):
+    path = tmp_path / "loans.parquet"
+    pq.write_table(loans(rng), path)
+    stream = datasets.from_parquet(path, chunk=64, **(ROLES | {"sensitive": "sex"}))
+    along = orthogonality.directions_stream(stream, n_groups=stream.n_groups)
+    fit = solvers.fit_linear_stream(stream, ridge=1e-2, directions=along, tolerance=0.0)
+    assert bool(fit.converged)
+    scored = streams.scored(stream, fit.coefficients, fit.intercept)
+    found = metrics.audit_stream(
+        scored, n_groups=2, edges=np.linspace(-3, 3, 999), rank_error=0.1
+    )
+    features, labels, groups = rows_of(stream)
+    scores = features @ np.asarray(fit.coefficients) + np.asarray(fit.intercept)
+    whole = metrics.audit(scores, labels, groups, n_groups=2)
+    np.testing.assert_array_equal(found.counts, whole.counts)
+    np.testing.assert_allclose(found.rates, whole.rates, atol=1e-6)
+    means = [scores[groups == g].mean() for g in range(2)]
+    assert abs(means[0] - means[1]) < 1e-5
