@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from . import barycenters as barycenters
+    from . import bounds as bounds
     from . import checks as checks
     from . import datasets as datasets
     from . import divergences as divergences
@@ -22,13 +23,16 @@ if TYPE_CHECKING:
     from . import penalties as penalties
     from . import plots as plots
     from . import sequences as sequences
+    from . import sharding as sharding
     from . import sketches as sketches
     from . import solvers as solvers
+    from . import streams as streams
     from . import sweeps as sweeps
     from . import training as training
 
 __all__ = [
     "barycenters",
+    "bounds",
     "checks",
     "datasets",
     "divergences",
@@ -41,8 +45,10 @@ __all__ = [
     "penalties",
     "plots",
     "sequences",
+    "sharding",
     "sketches",
     "solvers",
+    "streams",
     "sweeps",
     "training",
 ]

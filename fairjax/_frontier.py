@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
+from jaxtyping import Array, Bool, Float, Int, Real
 
 from . import checks, sweeps
 from .datasets import Dataset, Samples
@@ -211,8 +211,8 @@ class Part(NamedTuple):
     groups: Int[Array, " n"]
 
 
-Shares = list[Float[np.ndarray, " m"]]
-Fold = Callable[[Bool[np.ndarray, " n"]], tuple[Shares, Bool[ArrayLike, " m"]]]
+Means = tuple[Float[np.ndarray, "2 m"], Bool[np.ndarray, " m"]]
+Fold = Callable[[Bool[np.ndarray, " n"], int], Means]
 
 
 def cross_validate(
@@ -222,12 +222,13 @@ def cross_validate(
     n_folds: int,
     seed: int,
     progress: sweeps.Progress,
-) -> tuple[Shares, Bool[np.ndarray, " m"]]:
+) -> Means:
     """Accuracy and gap of models that have not seen the samples.
 
     Args:
         part: the training samples.
-        fold: given a mask of samples to fit on, fits and measures on the others.
+        fold: given a mask of samples to fit on, and a number, fits and measures on the
+            others.
         n_folds: at least 2.
         seed: of the folds.
         progress: called after each fold, one fit being done before.
@@ -239,11 +240,11 @@ def cross_validate(
     codes = np.asarray(sweeps.folds(part.labels, part.groups, n_folds=n_folds, key=key))
     shares, ends = [], []
     for own in range(n_folds):
-        measured, converged = fold(codes != own)
+        measured, converged = fold(codes != own, own)
         shares.append(measured)
         ends.append(converged)
         progress(own + 2, n_folds + 1)
-    return list(np.mean(shares, axis=0)), np.all(ends, axis=0)
+    return np.mean(shares, axis=0), np.all(ends, axis=0)
 
 
 def choose(found: Frontier, *, keep: float) -> Frontier:

@@ -2,12 +2,14 @@
 
 import functools
 import inspect
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Real
 
 from . import kernels, metrics, sweeps
@@ -23,6 +25,7 @@ from ._frontier import (
 )
 from ._frontier import check as check_dataset
 from ._kernel_setup import directions
+from ._shared_fits import Fits, form_of, frontier_of, kept, sharing
 from .datasets import Dataset
 from .kernels import KernelFit
 from .notions import Conditionals, Notion
@@ -45,7 +48,9 @@ def kernel(
     n_folds: int = 5,
     seed: int = 0,
     keep: float = 0.9,
+    mesh: Mesh | None = None,
     progress: sweeps.Progress | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> Frontier:
     """Fits, measures and selects kernel machines over strengths of the constraint.
 
@@ -69,7 +74,9 @@ def kernel(
             none: then the selection reads the training numbers, which flatters.
         seed: of the folds, and of the pairs whose median distance is taken.
         keep: settings with this share of the best accuracy are good enough, in (0, 1].
+        mesh: devices that share the points of each batch, as for `linear`.
         progress: called as `progress(done, n_folds + 1)` after each batch of fits.
+        checkpoint: a directory that keeps each batch, as for `linear`.
 
     Returns:
         All points, bandwidths slowest, then ridges. `coefficients` belong to the
@@ -98,46 +105,73 @@ def kernel(
     points = _grid(strengths, ridges, bandwidths)
     train, test = on_device(dataset.train), on_device(dataset.test)
     compared = functools.partial(compare, notion=notion, n_groups=dataset.n_groups)
-    machines = _Machines(kernel, machine, points, train, compared)
+    shared = sharing(
+        dataset,
+        points,
+        mesh=mesh,
+        checkpoint=checkpoint,
+        notion=notion,
+        kernel=kernel,
+        machine=machine,
+        n_folds=n_folds,
+        seed=seed,
+    )
     done = progress or (lambda done, total: None)
     n = len(train.labels)
-    everyone = np.ones(n, bool)
-    whole = machines.fit(everyone, n)
-    train_shares = machines.measure(whole, train, everyone)
-    test_shares = machines.measure(whole, test, np.ones(len(test.labels), bool))
-    done(1, n_folds + 1)
-    cv_shares, cv_converged = train_shares, whole.fit.converged
-    if n_folds:
+    form = functools.partial(
+        form_of,
+        len(points["strength"]),
+        measured=train.features.dtype,
+        fitted=np.float64,
+        counted=np.int64,
+    )
 
-        def fold(inside: Bool[np.ndarray, " n"]):
-            part = machines.fit(inside, n - n // n_folds)
-            return machines.measure(part, train, ~inside), part.fit.converged
+    def measured(
+        rows: Int[np.ndarray, " r"],
+        inside: Bool[np.ndarray, " n"],
+        length: int,
+        *parts: tuple[Part, Bool[np.ndarray, " p"]],
+    ) -> Fits:
+        own = {name: axis[rows] for name, axis in points.items()}
+        machines = _Machines(kernel, machine, own, train, compared)
+        fitted = machines.fit(inside, length)
+        shares = []
+        for part, chosen in parts:
+            shares += machines.measure(fitted, part, chosen)
+        return kept(shares, fitted.fit)
+
+    everyone = np.ones(n, bool)
+    both = ((train, everyone), (test, np.ones(len(test.labels), bool)))
+    whole = shared.fit(
+        lambda rows: measured(rows, everyone, n, *both),
+        form(shares=4, width=n),
+        part="whole",
+    )
+    done(1, n_folds + 1)
+    cv_shares, cv_converged = whole.shares.T[:2], whole.converged
+    if n_folds:
+        length = n - n // n_folds
+
+        def fold(inside: Bool[np.ndarray, " n"], number: int):
+            part = shared.fit(
+                lambda rows: measured(rows, inside, length, (train, ~inside)),
+                form(shares=2, width=length),
+                part="fold",
+                number=number,
+            )
+            return part.shares.T, part.converged
 
         cv_shares, cv_converged = cross_validate(
             train, fold, n_folds=n_folds, seed=seed, progress=done
         )
-    found = whole.fit
-    m = len(points["strength"])
     return choose(
-        Frontier(
-            points["strength"],
-            points["ridge"],
-            *train_shares,
-            *cv_shares,
-            *test_shares,
-            objective=found.objective * points["ridge"],
-            gap=found.gap,
-            violation=found.violation,
-            iterations=found.iterations,
-            converged=found.converged,
+        frontier_of(
+            whole,
+            objective=whole.objective * points["ridge"],
+            **points,
+            cv_shares=cv_shares,
             cv_converged=cv_converged,
-            on_front=np.zeros(m, bool),
-            selected=-1,
-            unconstrained=-1,
-            coefficients=found.coefficients,
-            intercept=found.intercept,
             counts=counts,
-            bandwidth=points["bandwidth"],
         ),
         keep=keep,
     )
@@ -198,15 +232,22 @@ class _Machines(NamedTuple):
             weights=used,
         )
         strength = self.points["strength"]
-        free = run(**self._settings(strength == 0, n), tolerance=np.inf)
+        # Without a bandwidth that is NaN, which no other NaN equals.
+        width = np.nan_to_num(self.points["bandwidth"])
+        _, firsts, owner = np.unique(
+            np.stack([width, self.points["ridge"]]),
+            axis=1,
+            return_index=True,
+            return_inverse=True,
+        )
+        free = run(**self._settings(firsts, n), tolerance=np.inf)
         scores = self._scores(_Fitted(free, rows), part)
         gaps = scores @ directions(cond, pairwise, n=length).T
-        # Points repeat the strengths for each setting, and 0 comes first.
-        gaps = np.repeat(gaps, len(strength) // len(gaps), axis=0)
+        gaps = gaps[owner.ravel()]
         bounds = np.maximum(1 - strength, 0)[:, None] * np.abs(gaps)
         # At strength 0 a bound holds with equality: rounding must not make it bind.
         bounds = np.where(strength[:, None] == 0, np.inf, bounds)
-        every = np.ones(len(strength), bool)
+        every = np.arange(len(strength))
         fit = run(**self._settings(every, n), tolerance=bounds)
         return _Fitted(fit, rows)
 
@@ -224,7 +265,7 @@ class _Machines(NamedTuple):
         features = np.asarray(part.features)
         return kernels.predict(fitted.fit, train, features, kernel=self.kernel)
 
-    def _settings(self, which: Bool[np.ndarray, " m"], n: int) -> dict[str, np.ndarray]:
+    def _settings(self, which: Int[np.ndarray, " p"], n: int) -> dict[str, np.ndarray]:
         settings = {"c": 1 / (n * self.points["ridge"][which])}
         width = self.points["bandwidth"][which]
         return settings if np.isnan(width).any() else settings | {"bandwidth": width}

@@ -1,6 +1,7 @@
 """The frontier of networks: the penalty acts on what the hidden layer knows."""
 
 import functools
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,11 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Real
 
 from . import _tables, erm, metrics, notions, sweeps, training
 from ._frontier import Frontier, check_axis, check_selection, choose
 from ._frontier import check as check_dataset
+from ._shared_fits import words
 from .datasets import Dataset
 
 _HELD_OUT = 0.2  # of the training samples, to select by
@@ -31,7 +34,9 @@ def network(
     learning_rate: float = 3e-3,
     seed: int = 0,
     keep: float = 0.9,
+    mesh: Mesh | None = None,
     progress: sweeps.Progress | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> Frontier:
     """Trains, measures and selects networks over strengths of a penalty.
 
@@ -53,7 +58,11 @@ def network(
         learning_rate: of Adam.
         seed: of the start, the batches and the held-out samples.
         keep: settings with this share of the best accuracy are good enough, in (0, 1].
+        mesh: devices that share the networks, as for `sweeps.run`, in one process or in
+            several that `jax.distributed` has joined.
         progress: called as `progress(done, epochs)`.
+        checkpoint: a directory from whose last epochs the training goes on; see
+            `training.fit`.
 
     Returns:
         One point per strength. A fifth of the training samples, spread over groups and
@@ -112,6 +121,7 @@ def network(
         return modules.SharedRepresentation(width, widths, n_tasks=n_tasks, **options)
 
     apply, init, _ = modules.functional(make)
+    options = (notion, on_representation, on_scores, [*widths], learning_rate)
     fit = training.fit(
         apply,
         init,
@@ -130,7 +140,10 @@ def network(
         seed=seed,
         batch_size=_batch_size(batch_size, int(learn.sum())),
         by_label=not regression,
+        mesh=mesh,
         progress=progress,
+        checkpoint=checkpoint,
+        tag="; ".join(map(words, options)),
     )
     found = [
         _measure(apply, fit.params, parts[name], notion, dataset, regression)

@@ -5,11 +5,11 @@ what it finds, and what it fails at, all are told.
 """
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import jax
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import PyTree, UInt8
 
 T = TypeVar("T")
 
@@ -70,7 +70,62 @@ def from_first(values: PyTree | None, info: PyTree) -> PyTree | None:
         return None
     if jax.process_index():
         values = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), info)
-    return jax.tree.map(np.asarray, _multihost().broadcast_one_to_all(values))
+    told = _multihost().broadcast_one_to_all(_as_bytes(values))
+    return _from_bytes(np.asarray(told), values)
+
+
+def gather(tree: PyTree) -> PyTree:
+    """The arrays of all processes, those of the first one first, joined on axis 0.
+
+    Args:
+        tree: arrays of the host, of the same shapes and dtypes in all processes.
+    """
+    told = np.asarray(_multihost().process_allgather(_as_bytes(tree)))
+    parts = [_from_bytes(own, tree) for own in told]
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+
+
+def together(action: Callable[[], T]) -> T:
+    """What each process does on its own; the failure of one is everyone's.
+
+    Returns:
+        What it returned in this process.
+
+    Raises:
+        ValueError: in all processes, where it raised `ImportError`, `OSError` or
+            `ValueError` in one; its own message, or that of the first that failed.
+    """
+    found, failure = None, None
+    try:
+        found = action()
+    except (ImportError, OSError, ValueError) as error:
+        failure = error
+    own = np.zeros(_LETTERS, np.uint8)
+    message = (str(failure) or "failed").encode()[:_LETTERS] if failure else b""
+    own[: len(message)] = np.frombuffer(message, np.uint8)
+    told = np.asarray(_multihost().process_allgather(own))
+    if failure is not None:
+        raise failure
+    for process in np.flatnonzero(told.any(axis=1)).tolist():
+        words = bytes(told[process]).rstrip(b"\0").decode(errors="replace")
+        raise ValueError(f"process {process} ended: {words}")
+    return cast(T, found)
+
+
+def _as_bytes(tree: PyTree) -> UInt8[np.ndarray, " b"]:
+    """One vector: a device would round 64 bits to 32."""
+    leaves = [np.ascontiguousarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
+    return np.frombuffer(b"".join(leaves), np.uint8)
+
+
+def _from_bytes(vector: UInt8[np.ndarray, " b"], like: PyTree) -> PyTree:
+    whole, start, leaves = vector.tobytes(), 0, []
+    for leaf in jax.tree.leaves(like):
+        size = int(np.prod(leaf.shape, dtype=int)) * leaf.dtype.itemsize
+        part = np.frombuffer(whole[start : start + size], leaf.dtype)
+        leaves.append(part.reshape(leaf.shape).copy())
+        start += size
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
 def _multihost():

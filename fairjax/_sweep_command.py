@@ -8,11 +8,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from . import (
     _canvas,
+    _checkpoints,
     _files,
+    _processes,
+    _runtime,
     _sweep_report,
     _terminal,
     datasets,
@@ -24,6 +29,8 @@ from . import (
     penalties,
     sweeps,
 )
+from ._rendezvous import Place
+from ._shared_fits import words
 from ._sweep_report import Panel
 
 NOTIONS: dict[str, notions.Notion] = {
@@ -116,7 +123,9 @@ class How(NamedTuple):
 
 
 def run(
+    place: Place | None = None,
     *,
+    checkpoint: Path | None = None,
     columns: dict[str, str | list[str] | None],
     dataset: str | None,
     csv_file: Path | None,
@@ -132,7 +141,10 @@ def run(
     out: Path,
     quiet: bool,
 ) -> None:
-    """Reads the options, fits, prints and writes; `given` are those of one model."""
+    """Reads the options, fits, prints and writes; `given` are those of one model.
+
+    Several processes do the same, and the first one prints and writes.
+    """
     _terminal.need_matplotlib()
     how = _how(model, given)
     if strengths:
@@ -149,30 +161,95 @@ def run(
         without_sensitive=without_sensitive,
         data_dir=data_dir,
     )
-    with _terminal.output(out, FILES) as (results, report, picture):
-        loaded = [load(seed) for seed in seed_list]
-        if model == "kernel-svm":
-            n_train = given["rows"] or _ROWS
-            loaded, how = _smaller(loaded, seed_list, n_train, how)
-        if model != "shared":
-            # One head for all: the tasks are no more than rows.
-            loaded = [data._replace(tasks=None, task_names=()) for data in loaded]
-        chosen = _notions(notion, loaded[0])
-        for data in loaded:
-            _check(data, chosen, model, how.settings.get("n_folds", 0))
-        panels = _sweep(loaded, seed_list, chosen, how, quiet=quiet)
-        found = (panels, loaded[0], seed_list, how.labels)
-        text = _sweep_report.report(*found, how.models, how.chosen_by).encode()
-        drawn = _sweep_report.picture(panels, loaded[0])
-        table = partial(_terminal.write_rows, rows=_sweep_report.rows(*found))
-        _files.write_whole(
-            {
-                results: table,
-                report: lambda stream: stream.write(text),
-                picture: partial(_canvas.write, drawn),
-            }
+    with _runtime.joined(place) as mesh, contextlib.ExitStack() as stack:
+        first = mesh is None or jax.process_index() == 0
+
+        def prepare() -> tuple[list[Path], list[datasets.Dataset], How, list[str]]:
+            paths = []
+            if first:
+                paths = stack.enter_context(_terminal.output(out, FILES))
+            return paths, *_prepared(load, seed_list, how, model, given, notion)
+
+        alone = mesh is None
+        made = prepare() if alone else _processes.together(prepare)
+        paths, loaded, done_so, chosen = made
+        if not alone:
+            _check_same(loaded, chosen, done_so, seed_list)
+        panels = _sweep(
+            loaded,
+            seed_list,
+            chosen,
+            done_so,
+            quiet=quiet or not first,
+            mesh=mesh,
+            checkpoint=checkpoint,
         )
-        _say(panels, loaded[0], out, how.models, quiet=quiet)
+        write = partial(_write, paths, panels, loaded[0], seed_list, done_so)
+        if alone:
+            write()
+        else:
+            _processes.by_first(write)
+        if first:
+            _say(panels, loaded[0], out, done_so.models, quiet=quiet)
+
+
+def _prepared(
+    load: Callable[[int], datasets.Dataset],
+    seeds: Sequence[int],
+    how: How,
+    model: str,
+    given: dict[str, Any],
+    notion: Sequence[str] | None,
+) -> tuple[list[datasets.Dataset], How, list[str]]:
+    """The data, checked, and what is fitted to them."""
+    loaded = [load(seed) for seed in seeds]
+    if model == "kernel-svm":
+        loaded, how = _smaller(loaded, seeds, given["rows"] or _ROWS, how)
+    if model != "shared":
+        # One head for all: the tasks are no more than rows.
+        loaded = [data._replace(tasks=None, task_names=()) for data in loaded]
+    chosen = _notions(notion, loaded[0])
+    for data in loaded:
+        _check(data, chosen, model, how.settings.get("n_folds", 0))
+    return loaded, how, chosen
+
+
+def _check_same(
+    loaded: Sequence[datasets.Dataset],
+    chosen: Sequence[str],
+    how: How,
+    seeds: Sequence[int],
+) -> None:
+    """Raises `ValueError` unless all processes were given the same."""
+    lines = {name: words(value) for name, value in how.settings.items()}
+    lines |= {"labels": words(how.labels), "notions": words([*chosen])}
+    lines |= {"seeds": words([*seeds]), "float64": words(jax.config.jax_enable_x64)}
+    for data in loaded:
+        arrays = (data.features, data.labels, data.groups, data.is_train, data.tasks)
+        lines |= _checkpoints.describe(f"data {len(lines)}", arrays)
+    digest = _checkpoints.digest(lines)
+    _processes.check_same(digest, what="options and data of the sweep")
+
+
+def _write(
+    paths: Sequence[Path],
+    panels: Sequence[Panel],
+    data: datasets.Dataset,
+    seeds: Sequence[int],
+    how: How,
+) -> None:
+    results, report, picture = paths
+    found = (panels, data, seeds, how.labels)
+    text = _sweep_report.report(*found, how.models, how.chosen_by).encode()
+    drawn = _sweep_report.picture(panels, data)
+    table = partial(_terminal.write_rows, rows=_sweep_report.rows(*found))
+    _files.write_whole(
+        {
+            results: table,
+            report: lambda stream: stream.write(text),
+            picture: partial(_canvas.write, drawn),
+        }
+    )
 
 
 def _say(
@@ -404,6 +481,8 @@ def _sweep(
     how: How,
     *,
     quiet: bool,
+    mesh: Mesh | None,
+    checkpoint: Path | None,
 ) -> list[Panel]:
     each = how.steps
     total = each * len(chosen) * len(seeds)
@@ -419,12 +498,15 @@ def _sweep(
         for name in chosen:
             runs = []
             for data, seed in zip(loaded, seeds, strict=True):
+                kept = checkpoint and checkpoint / f"{name}-{seed}"
                 runs.append(
                     how.trace(
                         data,
                         notion=NOTIONS[name],
                         seed=seed,
+                        mesh=mesh,
                         progress=report,
+                        checkpoint=kept,
                         **how.settings,
                     )
                 )

@@ -7,6 +7,7 @@ import importlib.util
 import io
 import os
 import sys
+import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TextIO, TypeVar
@@ -29,17 +30,29 @@ def line(message: object) -> str:
     return "fairjax: " + " ".join(str(message).split())
 
 
+def tell(error: BaseException) -> int:
+    """What the user can mend, or has stopped, is told in one line, not a traceback.
+
+    Returns:
+        The exit status.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        print(line("stopped; nothing was written."), file=sys.stderr)
+        return 130
+    if isinstance(error, (ValueError, OSError, ImportError)):
+        print(line(error), file=sys.stderr)
+        return 2
+    traceback.print_exception(error)
+    return 1
+
+
 @contextlib.contextmanager
 def one_line() -> Iterator[None]:
-    """What the user can mend, or has stopped, is told in one line, not a traceback."""
+    """Ends the command after such errors."""
     try:
         yield
-    except (ValueError, OSError, ImportError) as error:
-        print(line(error), file=sys.stderr)
-        raise typer.Exit(2) from error
-    except KeyboardInterrupt as stop:
-        print(line("stopped; nothing was written."), file=sys.stderr)
-        raise typer.Exit(130) from stop
+    except (ValueError, OSError, ImportError, KeyboardInterrupt) as error:
+        raise typer.Exit(tell(error)) from error
 
 
 def console(stream: TextIO) -> Console:

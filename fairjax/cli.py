@@ -5,9 +5,11 @@ anything compile. Bad input prints one line and exits with status 2. Results are
 aside and moved into place, so a run that fails leaves older ones as they were.
 """
 
+import contextlib
 import importlib.metadata
 import io
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -27,7 +29,9 @@ except ImportError as error:
 from . import (
     _audit_command,
     _options,
+    _rendezvous,
     _repair_command,
+    _runtime,
     _score_tables,
     _sweep_command,
     _terminal,
@@ -43,6 +47,13 @@ def _print_version(wanted: bool) -> bool:
         print(importlib.metadata.version("fairjax"))
         raise typer.Exit
     return wanted
+
+
+@contextlib.contextmanager
+def _running(compilation_cache: bool, *, float64: bool) -> Iterator[None]:
+    programs = _runtime.programs_kept(compilation_cache)
+    with _terminal.one_line(), programs, jax.enable_x64(float64):
+        yield
 
 
 @app.callback()
@@ -281,6 +292,12 @@ def sweep(
     float64: Annotated[
         bool, typer.Option("--float64/--float32", help="Precision of the numbers.")
     ] = False,
+    checkpoint: _options.Checkpoint = None,
+    coordinator: _options.Coordinator = None,
+    processes: _options.Processes = None,
+    process_id: _options.ProcessId = None,
+    wait: _options.Wait = None,
+    compilation_cache: _options.KeepPrograms = True,
     quiet: Annotated[
         bool, typer.Option("--quiet", help="No progress and no table.")
     ] = False,
@@ -300,9 +317,13 @@ def sweep(
       fairjax sweep --dataset adult --model mlp --penalty sinkhorn
       fairjax sweep --dataset school --model shared
       fairjax sweep --csv loans.csv --target repaid --positive yes --sensitive sex
+      fairjax sweep --coordinator 10.0.0.1:9876 --processes 2 --process-id 0
     """  # noqa: D301
-    with _terminal.one_line(), jax.enable_x64(float64):
+    with _running(compilation_cache, float64=float64):
+        place = _rendezvous.place(coordinator, processes, process_id, wait)
         _sweep_command.run(
+            place,
+            checkpoint=checkpoint,
             dataset=dataset,
             csv_file=csv_file,
             columns={
@@ -379,6 +400,7 @@ def audit(
             "replaced.",
         ),
     ] = None,
+    compilation_cache: _options.KeepPrograms = True,
     quiet: _options.Quiet = False,
 ) -> None:
     """Measure how scores, decisions and errors differ between groups.
@@ -392,7 +414,7 @@ def audit(
       fairjax audit scores.csv --score p --group sex --group race --label hired
       fairjax audit scores.csv --score p --group sex --label y --out audit
     """  # noqa: D301
-    with _terminal.one_line(), jax.enable_x64(True):
+    with _running(compilation_cache, float64=True):
         _audit_command.run(
             scores,
             _score_tables.Columns(
@@ -458,6 +480,7 @@ def repair(
             "became which: .png, .pdf or .svg.",
         ),
     ] = None,
+    compilation_cache: _options.KeepPrograms = True,
     quiet: _options.Quiet = False,
 ) -> None:
     """Make scores equally distributed in all groups.
@@ -472,7 +495,7 @@ def repair(
       fairjax repair new.csv --score p --group sex --calibration old.csv --out f.csv
       fairjax repair scores.csv --score p --group sex --repair 0.5 --out fair.csv
     """  # noqa: D301
-    with _terminal.one_line(), jax.enable_x64(True):
+    with _running(compilation_cache, float64=True):
         _repair_command.run(
             scores,
             _score_tables.Columns(

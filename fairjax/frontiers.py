@@ -12,13 +12,15 @@ is the model without fairness.
 """
 
 import functools
+import os
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Real
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int, Real
 
 from . import erm, metrics, orthogonality, solvers, sweeps
 from ._frontier import Frontier as Frontier
@@ -37,6 +39,7 @@ from ._kernel_frontier import is_open as is_open
 from ._kernel_frontier import kernel as kernel
 from ._kernel_frontier import median_bandwidth as median_bandwidth
 from ._networks import network as network
+from ._shared_fits import Fits, form_of, frontier_of, kept, sharing
 from .datasets import Dataset
 from .notions import Conditionals, Notion
 from .solvers import LinearFit
@@ -162,7 +165,9 @@ def linear(
     n_folds: int = 5,
     seed: int = 0,
     keep: float = 0.9,
+    mesh: Mesh | None = None,
     progress: sweeps.Progress | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> Frontier:
     """Fits, measures and selects linear models over strengths and ridges.
 
@@ -180,7 +185,14 @@ def linear(
             none: then the selection reads the training numbers, which flatters.
         seed: of the folds.
         keep: settings with this share of the best accuracy are good enough, in (0, 1].
+        mesh: devices that share the points of each batch, in one process or in several
+            that `jax.distributed` has joined: then each calls this alike and gets all
+            results. They are those of one device, up to rounding; a method is given
+            some of the points at a time.
         progress: called as `progress(done, n_folds + 1)` after each batch of fits.
+        checkpoint: a directory. Every batch of fits is saved there, whole or not at
+            all, and found again by a later run. Of several processes the first one
+            reads and writes.
 
     Returns:
         All points, ridges slowest. Directions and unconstrained gaps of a fold come
@@ -192,7 +204,8 @@ def linear(
         ValueError: before any compilation, for an empty dataset or part, features that
             are not finite, labels all alike, one group only, a cell that the notion
             needs without members in either part (or with one only, under
-            cross-validation), and bad strengths, ridges, folds or `keep`.
+            cross-validation), bad strengths, ridges, folds or `keep`, fewer points than
+            devices, a checkpoint of another frontier, and processes that differ.
 
     Example:
         >>> from fairjax import datasets, notions
@@ -214,52 +227,81 @@ def linear(
     cells = functools.partial(compare, notion=notion, n_groups=dataset.n_groups)
     done = progress or (lambda done, total: None)
 
-    def fit(weights: Bool[Array, " n"]) -> LinearFit:
-        rows = orthogonality.directions(train.features, cells(train, weights))
-        return method(
-            Task(train.features, targets, rows, strength, ridge, loss, weights)
+    shared = sharing(
+        dataset,
+        {"strength": strength, "ridge": ridge},
+        mesh=mesh,
+        checkpoint=checkpoint,
+        notion=notion,
+        loss=loss,
+        method=method,
+        n_folds=n_folds,
+        seed=seed,
+    )
+    real = train.features.dtype
+    form = functools.partial(
+        form_of,
+        strength.size,
+        width=train.features.shape[1],
+        measured=real,
+        fitted=real,
+        counted=np.int32,
+    )
+
+    def measured(
+        rows: Int[np.ndarray, " r"],
+        inside: Bool[np.ndarray, " n"],
+        *parts: tuple[Part, Bool[np.ndarray, " p"]],
+    ) -> Fits:
+        """Models of some points fitted on some samples, measured on others."""
+        weights = jnp.asarray(inside)
+        directions = orthogonality.directions(train.features, cells(train, weights))
+        task = Task(
+            train.features,
+            targets,
+            directions,
+            strength[rows],
+            ridge[rows],
+            loss,
+            weights,
         )
+        fit, shares = method(task), []
+        for part, chosen in parts:
+            mask = jnp.asarray(chosen)
+            cond = cells(part, mask)
+            shares += _measure(fit.coefficients, fit.intercept, part, cond, mask)
+        return kept(shares, fit)
 
-    def measure(fit: LinearFit, part: Part, weights: Bool[Array, " n"]):
-        cond = cells(part, weights)
-        shares = _measure(fit.coefficients, fit.intercept, part, cond, weights)
-        return [np.asarray(share) for share in shares]
-
-    everyone = jnp.ones(labels.shape, bool)
-    whole = fit(everyone)
-    train_shares = measure(whole, train, everyone)
-    test_shares = measure(whole, test, jnp.ones(test.labels.shape, bool))
+    everyone = np.ones(labels.shape, bool)
+    both = ((train, everyone), (test, np.ones(test.labels.shape, bool)))
+    whole = shared.fit(
+        lambda rows: measured(rows, everyone, *both), form(shares=4), part="whole"
+    )
     done(1, n_folds + 1)
-    converged = np.asarray(whole.converged)
-    cv_converged = converged
-    cv_shares = train_shares
+    cv_shares, cv_converged = whole.shares.T[:2], whole.converged
     if n_folds:
 
-        def fold(inside: Bool[np.ndarray, " n"]):
-            part = fit(jnp.asarray(inside))
-            return measure(part, train, jnp.asarray(~inside)), part.converged
+        def fold(inside: Bool[np.ndarray, " n"], number: int):
+            part = shared.fit(
+                lambda rows: measured(rows, inside, (train, ~inside)),
+                form(shares=2),
+                part="fold",
+                number=number,
+            )
+            return part.shares.T, part.converged
 
         cv_shares, cv_converged = cross_validate(
             train, fold, n_folds=n_folds, seed=seed, progress=done
         )
     return choose(
-        Frontier(
-            strength,
-            ridge,
-            *train_shares,
-            *cv_shares,
-            *test_shares,
-            *map(np.asarray, (whole.objective, whole.gap, whole.violation)),
-            iterations=np.asarray(whole.iterations),
-            converged=converged,
-            cv_converged=cv_converged,
-            on_front=np.zeros(strength.shape, bool),
-            selected=-1,
-            unconstrained=-1,
-            coefficients=np.asarray(whole.coefficients),
-            intercept=np.asarray(whole.intercept),
-            counts=counts,
+        frontier_of(
+            whole,
+            strength=strength,
+            ridge=ridge,
             bandwidth=np.full(strength.shape, np.nan),
+            cv_shares=cv_shares,
+            cv_converged=cv_converged,
+            counts=counts,
         ),
         keep=keep,
     )

@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from jax.tree_util import Partial
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree, Real
 
-from . import _checkpoints, _processes, checks
+from . import _checkpoints, _meshes, _processes, checks
 
 PointFunction = Callable[..., Any]
 Strategy = Callable[[PointFunction], PointFunction]
@@ -176,12 +176,12 @@ def run(
     points, m = _as_points(points)
     size = m if chunk is None else min(_as_count(chunk, name="chunk", least=1), m)
     if mesh is not None:
-        mesh = _check_mesh(mesh, m)
+        mesh = _meshes.check(mesh, m)
         size = -(-size // mesh.size) * mesh.size
     if strategy is None:
         strategy = mapped if jax.default_backend() == "cpu" else vmapped
     bound = jax.device_put(fn if isinstance(fn, Partial) else Partial(fn))
-    several = mesh is not None and jax.process_count() > 1
+    several = _meshes.several(mesh)
     manifest = {}
     if several or checkpoint is not None:
         manifest = {"chunk": str(size), "tag": tag}
@@ -193,8 +193,7 @@ def run(
         saved = {"saved": str(checkpoint is not None)}
         digest = _checkpoints.digest(manifest | saved)
         _processes.check_same(digest, what="`points`, data and options of a sweep")
-    everywhere = None if mesh is None else NamedSharding(mesh, PartitionSpec())
-    bound = bound if mesh is None else jax.device_put(bound, everywhere)
+    bound = bound if mesh is None else jax.device_put(bound, _meshes.everywhere(mesh))
 
     def batch_at(start: int) -> PyTree:
         rows = np.minimum(np.arange(start, start + size), m - 1)
@@ -203,16 +202,7 @@ def run(
     def evaluate(bound: PyTree, batch: PyTree) -> PyTree:
         return strategy(bound)(batch)
 
-    if mesh is not None:
-        rows = PartitionSpec(mesh.axis_names)
-        evaluate = jax.shard_map(
-            evaluate,
-            mesh=mesh,
-            in_specs=(PartitionSpec(), rows),
-            out_specs=rows,
-            check_vma=False,
-        )
-    program = jax.jit(evaluate, out_shardings=everywhere)
+    program = _meshes.program(evaluate, mesh)
     traced = program.trace(bound, batch_at(0))
     _check_results(traced.out_info, size=size)
     if manifest:
@@ -240,22 +230,6 @@ def run(
     ]
     ok = functools.reduce(jnp.logical_and, finite, jnp.ones(m, bool))
     return SweepResult(jax.tree.map(jnp.asarray, points), values, ok)
-
-
-def _check_mesh(mesh: Any, m: int) -> Mesh:
-    """The mesh, its axes such that JAX moves what does not lie as it should."""
-    if not isinstance(mesh, Mesh):
-        raise ValueError(
-            f"`mesh` must be a `jax.sharding.Mesh`, such as `jax.make_mesh((8,), "
-            f"('points',))`, but is {mesh!r}."
-        )
-    if m < mesh.size:
-        raise ValueError(
-            f"`points` must be at least as many as the {mesh.size} devices of `mesh`, "
-            f"but are {m}. Take a smaller mesh: `jax.make_mesh(({m},), ...)`."
-        )
-    kinds = (AxisType.Auto,) * len(mesh.axis_names)
-    return Mesh(mesh.devices, mesh.axis_names, axis_types=kinds)
 
 
 @contextlib.contextmanager

@@ -17,9 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PyTree, Real
 
-from . import _checkpoints, checks, sweeps
+from . import _checkpoints, _meshes, _processes, checks, sweeps
 from ._batches import Batches as Batches
 from ._batches import Plan, stratified
 from ._batches import stratified_batches as stratified_batches
@@ -118,6 +119,7 @@ def fit(
     patience: int | None = None,
     strategy: sweeps.Strategy | None = None,
     every: int | None = None,
+    mesh: Mesh | None = None,
     progress: sweeps.Progress | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     tag: str = "",
@@ -157,6 +159,8 @@ def fit(
             CPUs, else vmapped.
         every: static; epochs per call of the program, between which progress is
             reported and saved. A twentieth of all when absent.
+        mesh: devices that share the models, as for `sweeps.run`, in one process or in
+            several that `jax.distributed` has joined.
         progress: called as `progress(done, epochs)`; `sweeps.progress_bar`.
         checkpoint: a directory. Training goes on from the last state saved there, and
             ends as if never interrupted, to the last bit on the same device.
@@ -172,8 +176,8 @@ def fit(
         ValueError: for data of different lengths or not finite, codes out of range,
             a cell without members where groups are compared within tasks, a batch too
             small for its cells, strengths or tolerances that are negative, arrays of
-            different lengths, scores that are not one per sample, or a checkpoint of
-            another training.
+            different lengths, fewer models than devices, scores that are not one per
+            sample, a checkpoint of another training, or processes that differ.
 
     Example:
         >>> from fairjax import datasets, erm, notions, penalties
@@ -230,21 +234,40 @@ def fit(
         validation is not None,
     )
     data = (train, validation, jnp.asarray(dual_rate, jnp.float32))
-    begin = jax.jit(strategy(functools.partial(_begin, setting, init)))
-    advance = jax.jit(
-        lambda data, state: strategy(
-            functools.partial(_advance, setting, plan, every, data)
-        )(state)
-    )
-    state = begin(points)
-    traced = advance.trace(data, (points, state))
+    m = points["seed"].size
+    if mesh is not None:
+        mesh = _meshes.check(mesh, m, name="strength")
+        rows = np.minimum(np.arange(-(-m // mesh.size) * mesh.size), m - 1)
+        points = {name: np.asarray(column)[rows] for name, column in points.items()}
+    several = _meshes.several(mesh)
     manifest = {}
-    if checkpoint is not None:
+    if several or checkpoint is not None:
         manifest = {"tag": tag, "every": str(every), "epochs": str(epochs)}
         manifest |= _checkpoints.describe("points", points)
         manifest |= _checkpoints.describe("data", data)
+    if several:
+        saved = {"saved": str(checkpoint is not None)}
+        digest = _checkpoints.digest(manifest | saved)
+        _processes.check_same(digest, what="points, data and options of a training")
+    data = data if mesh is None else jax.device_put(data, _meshes.everywhere(mesh))
+    begin = _meshes.program(
+        lambda _, points: strategy(functools.partial(_begin, setting, init))(points),
+        mesh,
+    )
+    advance = _meshes.program(
+        lambda data, state: strategy(
+            functools.partial(_advance, setting, plan, every, data)
+        )(state),
+        mesh,
+    )
+    state = begin((), points)
+    state = state if mesh is None else jax.device_get(state)
+    traced = advance.trace(data, (points, state))
+    if manifest:
         manifest |= _checkpoints.describe_form("state", traced.out_info)
-    stored = _checkpoints.Store(checkpoint, manifest, traced.out_info, part="epochs")
+    stored = _checkpoints.Store(
+        checkpoint, manifest, traced.out_info, part="epochs", several=several
+    )
     histories, program = [], None
     for number, start in enumerate(range(0, epochs, every)):
         found = stored.load(number)
@@ -266,7 +289,7 @@ def fit(
         state.epochs,
         history,
     )
-    return jax.tree.map(lambda a: jnp.asarray(a[0] if single else a), result)
+    return jax.tree.map(lambda a: jnp.asarray(a[0] if single else a[:m]), result)
 
 
 def evaluate(apply: Apply, params: PyTree, batch: Batch) -> Outputs:

@@ -32,28 +32,35 @@ class Layer(NamedTuple):
 # In the order of the layers: arrows go upwards in this table, never down.
 LAYERS = {
     "checks": Layer(packages="jax numpy"),
+    "streams": Layer("checks", "numpy"),
     "notions": Layer("checks", "jax"),
     "_objective": Layer("checks notions", "jax"),
     "erm": Layer("checks notions _objective", "jax optax"),
-    "orthogonality": Layer("checks notions", "jax numpy"),
+    "orthogonality": Layer("checks notions streams", "jax numpy"),
     "_samples": Layer("checks", "jax numpy"),
     "_kernel_functions": Layer("checks _samples", "jax numpy"),
     "_dual": Layer(packages="jax"),
-    "_svm": Layer("_dual", "jax"),
+    "_svm_faces": Layer("_dual", "jax"),
+    "_svm_pairs": Layer("_dual _svm_faces", "jax"),
+    "_svm_proximal": Layer("_dual _svm_faces", "jax"),
+    "_svm": Layer("_dual _svm_faces _svm_pairs _svm_proximal", "jax"),
     "_smooth": Layer("_dual", "jax"),
     "_kernel_setup": Layer(
         "checks notions orthogonality _dual _kernel_functions", "jax numpy"
     ),
-    "_kernel_fits": Layer("_dual _svm _smooth _kernel_setup", "jax numpy"),
+    "_kernel_fits": Layer("_dual _svm _svm_faces _smooth _kernel_setup", "jax numpy"),
     "_kernel_machines": Layer(
         "checks notions orthogonality _kernel_setup _kernel_fits", "jax numpy"
     ),
     "_kernel_implicit": Layer(
-        "checks notions erm orthogonality _dual _svm _smooth _kernel_functions "
+        "checks notions erm orthogonality _dual _svm_faces _smooth _kernel_functions "
         "_kernel_setup _kernel_fits",
         "jax",
     ),
     "_kernel_sums": Layer(packages="jax"),
+    "_rows": Layer(packages="jax"),
+    "_kernel_rings": Layer("_kernel_sums _rows", "jax"),
+    "sharding": Layer("checks _rows", "jax numpy"),
     "_feature_maps": Layer(
         "checks _samples _kernel_functions _kernel_sums", "jax numpy"
     ),
@@ -61,7 +68,7 @@ LAYERS = {
         "_kernel_functions _kernel_setup _kernel_machines _kernel_implicit "
         "_feature_maps"
     ),
-    "_mmd": Layer("kernels _kernel_sums _samples", "jax"),
+    "_mmd": Layer("kernels _kernel_sums _kernel_rings _rows _samples", "jax"),
     "_hsic": Layer("checks kernels _kernel_sums _samples", "jax"),
     "_clouds": Layer("_samples", "jax"),
     "_sinkhorn": Layer("checks _clouds", "jax", lazy="ott"),
@@ -73,44 +80,66 @@ LAYERS = {
     "sequences": Layer("checks _ranks barycenters", "jax"),
     "sketches": Layer("checks _ranks barycenters", "jax numpy"),
     "_distributions": Layer("checks notions _ranks", "jax numpy"),
-    "_linear": Layer("checks erm", "jax"),
+    "_bounds_binomial": Layer(packages="jax"),
+    "_bounds_widths": Layer("checks _bounds_binomial", "jax"),
+    "_bounds_cells": Layer("checks notions _distributions _bounds_widths", "jax numpy"),
+    "bounds": Layer(
+        "checks notions _distributions _bounds_binomial _bounds_widths _bounds_cells",
+        "jax numpy",
+    ),
+    "_linear": Layer("checks erm _rows", "jax"),
     "_first_order": Layer("checks erm _linear", "jax"),
     "_second_order": Layer("checks erm _linear", "jax"),
+    "_linear_fits": Layer("checks erm _linear _first_order", "jax"),
+    "_streamed": Layer(
+        "checks erm streams _linear _first_order _linear_fits", "jax numpy"
+    ),
     "solvers": Layer(
-        "checks erm _linear _first_order _second_order", "jax numpy optax"
+        "checks erm _rows _linear _first_order _second_order _linear_fits _streamed",
+        "jax numpy optax",
     ),
     "_files": Layer(),
     "_processes": Layer(packages="jax numpy"),
+    "_meshes": Layer("_processes _rows", "jax numpy"),
     "_checkpoints": Layer("_files _processes", "jax numpy"),
-    "sweeps": Layer("checks _checkpoints _processes", "jax numpy", lazy="rich"),
+    "sweeps": Layer("checks _checkpoints _meshes _processes", "jax numpy", lazy="rich"),
     "_leakage": Layer("checks kernels solvers sweeps", "jax numpy"),
-    "metrics": Layer("checks notions _distributions _leakage", "jax numpy"),
+    "metrics": Layer("checks notions sketches _distributions _leakage", "jax numpy"),
     "_batches": Layer("checks", "jax numpy"),
-    "training": Layer("checks erm _batches _checkpoints sweeps", "jax numpy optax"),
+    "training": Layer(
+        "checks erm _batches _checkpoints _meshes _processes sweeps", "jax numpy optax"
+    ),
     "modules": Layer("erm barycenters training", "jax flax", lazy="orbax"),
     "_tables": Layer("checks", "numpy", lazy="pandas"),
     "_sources": Layer("_tables", lazy="pooch"),
     "_dataset": Layer("_tables", "numpy"),
     "_csv": Layer("_tables _sources _dataset", "numpy", lazy="pandas"),
+    "_parquet": Layer("streams _tables _sources _dataset", "numpy", lazy="pyarrow"),
     "_school": Layer("_tables _sources _dataset", "numpy"),
     "_adult": Layer("_tables _sources _dataset", "numpy"),
     "_compas": Layer("_tables _sources _dataset", "numpy"),
     "datasets": Layer(
-        "_tables _sources _dataset _csv _school _adult _compas", "numpy", lazy="pandas"
+        "_tables _sources _dataset _csv _parquet _school _adult _compas",
+        "numpy",
+        lazy="pandas",
     ),
     "_frontier": Layer("checks notions sweeps datasets", "jax numpy"),
+    "_shared_fits": Layer(
+        "_checkpoints _meshes _processes datasets _frontier", "jax numpy"
+    ),
     "_kernel_frontier": Layer(
-        "notions orthogonality kernels metrics sweeps datasets _kernel_setup _frontier",
+        "notions orthogonality kernels metrics sweeps datasets _kernel_setup _frontier "
+        "_shared_fits",
         "jax numpy",
     ),
     "_networks": Layer(
         "notions erm penalties metrics sweeps training modules _tables datasets "
-        "_frontier",
+        "_frontier _shared_fits",
         "jax numpy optax",
     ),
     "frontiers": Layer(
         "notions erm orthogonality solvers metrics sweeps datasets _frontier "
-        "_kernel_frontier _networks",
+        "_shared_fits _kernel_frontier _networks",
         "jax numpy",
     ),
     "_canvas": Layer(lazy="matplotlib"),
@@ -118,13 +147,16 @@ LAYERS = {
     "plots": Layer("checks _files _canvas _score_plots", "numpy", lazy="matplotlib"),
     "_terminal": Layer("_files _canvas", "numpy typer rich"),
     "_options": Layer(packages="typer"),
+    "_rendezvous": Layer("_terminal"),
+    "_runtime": Layer("_files _terminal _rendezvous", "jax", lazy="pooch"),
     "_sweep_report": Layer(
         "_terminal datasets frontiers plots", "jax numpy rich", lazy="matplotlib"
     ),
     "_sweep_command": Layer(
         "notions erm kernels divergences penalties sweeps datasets frontiers _files "
-        "_canvas _terminal _sweep_report",
-        "numpy",
+        "_canvas _terminal _sweep_report _checkpoints _processes _shared_fits "
+        "_rendezvous _runtime",
+        "jax numpy",
     ),
     "_score_tables": Layer("checks _tables", "numpy"),
     "_score_measures": Layer("notions metrics sweeps", "jax numpy"),
@@ -138,14 +170,14 @@ LAYERS = {
         lazy="matplotlib",
     ),
     "cli": Layer(
-        "_terminal _options _score_tables _sweep_command _repair_command "
-        "_audit_command",
+        "_terminal _options _rendezvous _runtime _score_tables _sweep_command "
+        "_repair_command _audit_command",
         "jax typer rich",
     ),
     "__init__": Layer(
         "checks notions erm orthogonality kernels divergences penalties training "
-        "barycenters sequences sketches "
-        "metrics solvers sweeps datasets frontiers plots"
+        "barycenters sequences sketches sharding bounds "
+        "metrics solvers streams sweeps datasets frontiers plots"
     ),
 }
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))

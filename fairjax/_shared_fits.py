@@ -1,0 +1,186 @@
+"""Batches of fits: devices share the points of each, and a directory keeps it.
+
+A frontier of linear models or kernel machines is a few batches of independent points,
+one for the whole training part and one per fold. Whoever fits them, the numbers are the
+same, up to rounding.
+"""
+
+import functools
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Bool, DTypeLike, Float, Int
+
+from . import _checkpoints, _meshes, _processes
+from ._frontier import Frontier
+from .datasets import Dataset
+
+
+class Fits(NamedTuple):
+    """What is kept of a batch of fits; columns as in `Frontier`.
+
+    Attributes:
+        shares: accuracy and unfairness, on each part that was measured.
+    """
+
+    shares: Float[np.ndarray, "m c"]
+    objective: Float[np.ndarray, " m"]
+    gap: Float[np.ndarray, " m"]
+    violation: Float[np.ndarray, " m"]
+    iterations: Int[np.ndarray, " m"]
+    converged: Bool[np.ndarray, " m"]
+    coefficients: Float[np.ndarray, "m d"]
+    intercept: Float[np.ndarray, " m"]
+
+
+def kept(shares: list[Any], fit: Any) -> Fits:
+    """Of a `LinearFit` or `KernelFit`, with the shares that its points have."""
+    names = Fits._fields[1:]
+    columns = jax.device_get([getattr(fit, name) for name in names])
+    measured = np.stack([np.asarray(share) for share in shares], axis=1)
+    return Fits(measured, *map(np.asarray, columns))
+
+
+class Sharing(NamedTuple):
+    """Who fits the points of a frontier, and where the results are kept.
+
+    Attributes:
+        mesh: devices that share the points; None for one program.
+        checkpoint: directory; None for none.
+        manifest: tells this frontier from any other.
+        m: number of points.
+    """
+
+    mesh: Mesh | None
+    checkpoint: str | os.PathLike[str] | None
+    manifest: dict[str, str]
+    m: int
+
+    def fit(
+        self,
+        work: Callable[[Int[np.ndarray, " r"]], Fits],
+        form: Fits,
+        *,
+        part: str,
+        number: int = 0,
+    ) -> Fits:
+        """One batch: found in the directory, or fitted and put there.
+
+        Args:
+            work: fits and measures some of the points.
+            form: dtypes and shapes of a batch, from `form_of`.
+            part: what the batch is called.
+            number: of the batch, among those called alike.
+        """
+        several = _meshes.several(self.mesh)
+        stored = _checkpoints.Store(
+            self.checkpoint, self.manifest, form, part=part, several=several
+        )
+        found = stored.load(number)
+        if found is None:
+            found = _meshes.share(work, self.m, self.mesh)
+            stored.save(number, found)
+        return found
+
+
+def sharing(
+    dataset: Dataset,
+    points: dict[str, np.ndarray],
+    *,
+    mesh: Mesh | None,
+    checkpoint: str | os.PathLike[str] | None,
+    **options: Any,
+) -> Sharing:
+    """Checks the mesh, and that all processes are about to do the same.
+
+    Args:
+        dataset: whole.
+        points: the grid.
+        mesh: see `Sharing`.
+        checkpoint: likewise.
+        **options: whatever else the results depend on.
+    """
+    m = len(points["strength"])
+    if mesh is not None:
+        mesh = _meshes.check(mesh, m)
+    several, manifest = _meshes.several(mesh), {}
+    if several or checkpoint is not None:
+        columns = dataset.features, dataset.labels, dataset.groups, dataset.is_train
+        manifest = {name: words(value) for name, value in options.items()}
+        manifest["precision"] = str(jax.dtypes.canonicalize_dtype(float))
+        manifest |= _checkpoints.describe("points", points)
+        manifest |= _checkpoints.describe("data", columns)
+    if several:
+        digest = _checkpoints.digest(manifest | {"saved": str(checkpoint is not None)})
+        _processes.check_same(digest, what="grid, data and options of a frontier")
+    return Sharing(mesh, checkpoint, manifest, m)
+
+
+def form_of(
+    m: int,
+    *,
+    shares: int,
+    width: int,
+    measured: DTypeLike,
+    fitted: DTypeLike,
+    counted: DTypeLike,
+) -> Fits:
+    """Shapes and dtypes of a batch.
+
+    Args:
+        m: points.
+        shares: how many there are of each.
+        width: coefficients of a point.
+        measured: dtype of the shares.
+        fitted: of other numbers.
+        counted: of steps.
+    """
+    forms: dict[str, Any] = dict.fromkeys(
+        Fits._fields, jax.ShapeDtypeStruct((m,), fitted)
+    )
+    forms["shares"] = jax.ShapeDtypeStruct((m, shares), measured)
+    forms["iterations"] = jax.ShapeDtypeStruct((m,), counted)
+    forms["converged"] = jax.ShapeDtypeStruct((m,), bool)
+    forms["coefficients"] = jax.ShapeDtypeStruct((m, width), fitted)
+    return Fits(**forms)
+
+
+def frontier_of(
+    whole: Fits,
+    *,
+    cv_shares: Float[np.ndarray, "2 m"],
+    objective: Float[np.ndarray, " m"] | None = None,
+    **columns: Any,
+) -> Frontier:
+    """The columns of a frontier, without its front and its selection.
+
+    Args:
+        whole: the models, with shares of the training and of the test part.
+        cv_shares: means over the folds.
+        objective: where it is not that of the fits.
+        **columns: the others.
+    """
+    train, test = whole.shares.T[:2], whole.shares.T[2:]
+    own = whole._asdict()
+    del own["shares"]
+    own |= {} if objective is None else {"objective": objective}
+    parts = {"train": train, "cv": cv_shares, "test": test}
+    for name, (accuracy, unfairness) in parts.items():
+        own |= {f"{name}_accuracy": accuracy, f"{name}_unfairness": unfairness}
+    front = np.zeros(train.shape[1], bool)
+    return Frontier(**own, **columns, on_front=front, selected=-1, unconstrained=-1)
+
+
+def words(value: Any) -> str:
+    """What a function or a number is called, the same in every process."""
+    if isinstance(value, functools.partial):
+        bound = [words(one) for one in value.args]
+        bound += [f"{name}={words(one)}" for name, one in value.keywords.items()]
+        return f"{words(value.func)}({', '.join(bound)})"
+    if callable(value):
+        return f"{value.__module__}.{getattr(value, '__qualname__', type(value))}"
+    return repr(value)
