@@ -42,17 +42,20 @@ It is level with careful NumPy at 1e6, which has no gradient; NumPy's vectorised
 the advantage that XLA lacks on CPU.
 """
 
-import argparse
 import importlib.util
-import os
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from records import Record, parser_for, tell
 from timing import machine, peak_memory, seconds
 
 from fairjax import barycenters as bary
+
+# Numbers per row that a task reads and writes at least, of 4 bytes: scores, groups and
+# a map of one number per calibration row; new rows, their groups, and fair scores.
+FLOATS = {"fit": 3, "apply": 4, "fit + apply": 5, "value and gradient": 6}
 
 
 def draw(n, n_groups):
@@ -116,63 +119,88 @@ def with_equipy(scores, rows, groups):
     return fair.transform(rows.astype(float), frame)
 
 
-def report(name, first, median, error=None):
-    error = "" if error is None else f"{error:10.1e}"
-    print(f"  {name:28} {first:8.2f} {median:8.3f} {error}", flush=True)
-
-
 def compare(n, n_groups, repeats):
+    """Records of all programs and alternatives at one size."""
     scores, rows, groups, truth = draw(n, n_groups)
-    print(f"\nn = {n:.0e}, {n_groups} groups{'':14} first s  then s      error")
 
-    def rms(fair):
-        return float(np.sqrt(np.mean(np.square(np.asarray(fair) - truth))))
+    def record(task, alternative, call, *, repeats, floats, host=True):
+        """Times a call; `floats` of 4 bytes per row are to be read and written."""
+        laps = seconds(call, repeats=repeats)
+        with peak_memory(host=host) as rise:
+            result = jax.block_until_ready(call())
+        error = None
+        if "apply" in task and np.shape(result) == truth.shape and "sort" not in task:
+            error = float(np.sqrt(np.mean(np.square(np.asarray(result) - truth))))
+        return result, Record(
+            "barycenter",
+            f"{task}, {n_groups} groups",
+            n,
+            "rows",
+            alternative,
+            *laps,
+            memory=rise[0],
+            error=error,
+            error_is="root mean square distance to the closed form",
+            traffic=4.0 * floats * n,
+            host=host,
+        )
 
     data = [jnp.asarray(a) for a in (scores, rows, groups)]
-    run, maps = programs(n_groups), {}
-    for name, program in run.items():
+    maps = {}
+    for name, program in programs(n_groups).items():
         kind, _, extra = name.partition(", ")
         args = data
         if kind == "fit":
             args = data[::2]
         elif kind == "apply":
             args = [maps[extra == "key"], *data[1:]]
-        first, median = seconds(partial(program, *args), repeats=repeats)
+        result, found = record(
+            name,
+            "fairjax",
+            partial(program, *args),
+            repeats=repeats,
+            floats=FLOATS[kind],
+            host=False,
+        )
         if kind == "fit":
-            maps[extra == "key"] = program(*args)
-        error = rms(program(*args)) if "apply" in kind else None
-        report(f"fairjax {name}", first, median, error)
-    if n > 5e6:
+            maps[extra == "key"] = result
+        yield found
+        if name == "fit + apply":
+            yield from others(record, scores, rows, groups, n_groups, repeats)
+
+
+def others(record, scores, rows, groups, n_groups, repeats):
+    """Those that fit and apply at once, and the sort that all of them need."""
+    task, floats = "fit + apply", FLOATS["fit + apply"]
+    if len(rows) > 5e6:
         print("  equipy: not run at this size")
     elif importlib.util.find_spec("equipy"):
-        few = min(repeats, 3)
-        other = partial(with_equipy, scores, rows, groups)
-        first, median = seconds(other, repeats=few)
-        report("equipy", first, median, rms(other()))
+        call, few = partial(with_equipy, scores, rows, groups), min(repeats, 3)
+        yield record(task, "equipy", call, repeats=few, floats=floats)[1]
     else:
-        print("  equipy is not installed; see the reference above")
-    plain = partial(with_numpy, scores, rows, groups, n_groups)
-    report("numpy", *seconds(plain, repeats=repeats), rms(plain()))
-    report("numpy.sort alone", *seconds(partial(np.sort, scores), repeats=repeats))
-    for name in ["fit + apply", "value and gradient"]:
-        with peak_memory() as rise:
-            jax.block_until_ready(run[name](*data))
-        print(f"  memory of fairjax {name}: {rise[0]:.0f} MB above the data")
+        print("  equipy is not installed; see the header")
+    call = partial(with_numpy, scores, rows, groups, n_groups)
+    yield record(task, "NumPy", call, repeats=repeats, floats=floats)[1]
+    call = partial(np.sort, scores)
+    found = record(task, "numpy.sort alone", call, repeats=repeats, floats=2)[1]
+    yield found._replace(error=None)
+
+
+def records(rows, *, repeats, smoke):
+    """Both numbers of groups at each size; one where it takes long."""
+    for n in [1000] if smoke else map(int, rows):
+        few = 1 if smoke or n > 5e6 else repeats
+        for n_groups in [2] if smoke or n > 5e6 else [2, 5]:
+            yield from compare(n, n_groups, few)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_for(__doc__)
     parser.add_argument("--rows", type=float, nargs="+", default=[1e6, 1e7])
     parser.add_argument("--repeats", type=int, default=10)
-    parser.add_argument("--smoke", action="store_true", help="does it run? in seconds")
     given = parser.parse_args()
-    if given.smoke:
-        given.rows, given.repeats = [1e3], 1
-    print(machine("numpy"), f"load {os.getloadavg()[0]:.1f} at the start", sep="; ")
-    for rows in given.rows:
-        for n_groups in [2, 5] if rows < 5e6 and not given.smoke else [2]:
-            few = given.repeats if rows < 5e6 else 1
-            compare(int(rows), n_groups, few)
+    found = records(given.rows, repeats=given.repeats, smoke=given.smoke)
+    tell(machine("numpy"), found, as_json=given.json)
 
 
 if __name__ == "__main__":

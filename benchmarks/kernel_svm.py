@@ -36,15 +36,14 @@ tolerances above 0 nor prove its result. (The column of 4,000 is older than the 
 steps of pairs and multipliers for tolerance 0, and may have become better.)
 """
 
-import argparse
 import importlib.util
-import os
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from timing import machine
+from records import Record, parser_for, tell
+from timing import machine, peak_memory, seconds, summary
 
 from fairjax import datasets, kernels, notions, orthogonality
 
@@ -107,34 +106,54 @@ def by_scikit_learn(fair, labels, c, precision):
     return dual @ scores / 2 + c * np.maximum(0, 1 - margins).sum(), seconds
 
 
-def run(rows, name, smoke):
+def compare(rows, name, smoke):
+    """Records of one size, in seconds per point of the grid."""
     features, labels, cond = table_of(rows, name)
     prices = np.logspace(-2, 2, 8)
     given = [BANDWIDTHS[:1] if smoke else BANDWIDTHS, prices, TOLERANCES]
     widths, c, tolerance = (a.ravel() for a in np.meshgrid(*given, indexing="ij"))
     shape = (len(given[0]), len(prices), len(TOLERANCES))
-    print(f"\nn = {len(labels)}, {len(c)} points")
-    for name in ("first call", "second call"):
-        start = time.perf_counter()
-        found = kernels.fit_svm(
-            features,
-            labels,
-            kernel=kernels.gaussian,
-            bandwidth=widths,
-            c=c,
-            tolerance=tolerance,
-            cond=cond,
+
+    def record(alternative, laps, **rest):
+        place = "a point of the grid", len(labels), "rows"
+        return Record(
+            "kernel_svm", *place, alternative, *laps, precision="float64", **rest
         )
-        ours = time.perf_counter() - start
-        print(f"  fairjax, {name}: {ours:.2f} s, {ours / len(c):.4f} s per point")
-    print(
-        f"  largest gap {found.gap.max():.1e}, violation {found.violation.max():.1e}, "
-        f"{found.converged.sum()} of {len(c)} converged"
+
+    fits = []
+
+    def grid():
+        fits[:] = [
+            kernels.fit_svm(
+                features,
+                labels,
+                kernel=kernels.gaussian,
+                bandwidth=widths,
+                c=c,
+                tolerance=tolerance,
+                cond=cond,
+            )
+        ]
+
+    with peak_memory() as rise:
+        laps = seconds(grid, repeats=1)
+    found = fits[0]
+    yield record(
+        "fairjax",
+        laps.per(len(c)),
+        memory=rise[0],
+        error=float(found.gap.max()),
+        error_is="largest relative duality gap",
+        notes={
+            "points": len(c),
+            "violation": float(found.violation.max()),
+            "converged": int(found.converged.sum()),
+        },
     )
     optimum = found.objective.reshape(shape)
     row = direction(cond)
-    seconds = {"cvxopt": [], "SVC 1e-3": [], "SVC 1e-8": []}
-    above = {name: [] for name in seconds}
+    lapses = {"cvxopt": [], "SVC 1e-3": [], "SVC 1e-8": []}
+    above = {name: [] for name in lapses}
     for k, width in enumerate(given[0]):
         with jax.enable_x64(True):
             table = kernels.gaussian(*[jnp.asarray(features)] * 2, bandwidth=width)
@@ -143,35 +162,45 @@ def run(rows, name, smoke):
         if importlib.util.find_spec("cvxopt") and k == len(given[0]) // 2:
             for i, j in SAMPLED if len(labels) < 2000 else SAMPLED[1:2]:
                 value, lap = by_cvxopt(table, labels, row, prices[i], TOLERANCES[j])
-                seconds["cvxopt"].append(lap)
+                lapses["cvxopt"].append(lap)
                 above["cvxopt"].append(value / optimum[k, i, j] - 1)
         if importlib.util.find_spec("sklearn"):
             for name in ("SVC 1e-3", "SVC 1e-8"):
                 for i, price in enumerate(prices):
                     value, lap = by_scikit_learn(fair, labels, price, float(name[4:]))
-                    seconds[name].append(lap)
+                    lapses[name].append(lap)
                     above[name].append(value / optimum[k, i, 0] - 1)
-    for name, laps in seconds.items():
-        if laps:
-            print(
-                f"  {name}: {np.mean(laps):.4f} s per point, {len(laps)} points; "
-                f"{np.mean(laps) / (ours / len(c)):.2f} times ours; objective above "
-                f"ours by {min(above[name]):.1e} to {max(above[name]):.1e}"
+    for name, points in lapses.items():
+        if points:
+            yield record(
+                name,
+                summary([sum(points)]).per(len(points)),
+                error=float(max(above[name])),
+                error_is="objective above fairjax's, at most",
+                host=True,
+                notes={
+                    "points": len(points),
+                    "x ours": np.mean(points) / (laps.median / len(c)),
+                    "objective above ours, least": float(min(above[name])),
+                },
             )
 
 
+def records(rows, name, *, smoke):
+    """All sizes."""
+    for n in rows:
+        yield from compare(n, name, smoke)
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_for(__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[1628, 4000])
     parser.add_argument("--data", choices=["adult", "compas", "toy"], default="adult")
-    parser.add_argument(
-        "--smoke", action="store_true", help="tiny, to see that it runs"
-    )
     given = parser.parse_args()
-    load = f"load {os.getloadavg()[0]:.1f} at the start"
-    print(machine("numpy"), load)
-    for rows in [200] if given.smoke else given.rows:
-        run(rows, "toy" if given.smoke else given.data, given.smoke)
+    if given.smoke:
+        given.rows, given.data = [200], "toy"
+    found = records(given.rows, given.data, smoke=given.smoke)
+    tell(machine("numpy"), found, as_json=given.json)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,6 @@ at 64 points, are reached by a compiled program only.
     python benchmarks/linear_sweep.py --smoke    # toy problem; seconds
 """
 
-import argparse
 import time
 import warnings
 
@@ -48,187 +47,218 @@ from fairlearn.reductions import (
     GridSearch,
     TruePositiveRateParity,
 )
+from records import Record, parser_for, tell
 from sklearn.linear_model import LogisticRegression
-from timing import machine, peak_memory, seconds
+from timing import machine, peak_memory, seconds, summary
 
 from fairjax import datasets, metrics, notions, orthogonality, solvers
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--smoke", action="store_true", help="toy problem, few points")
-    smoke = parser.parse_args().smoke
-    data = datasets.toy() if smoke else datasets.adult()
-    points, many = (8, 16) if smoke else (64, 1024)
-    train, test = data.train, data.test
-    features, labels = jnp.asarray(train.features), jnp.asarray(train.labels)
-    cond = notions.demographic_parity(train.groups, n_groups=data.n_groups)
-    parity = notions.demographic_parity(test.groups, n_groups=data.n_groups)
-    ridge = 1 / len(labels)  # C = 1, the default of scikit-learn and so of GridSearch
+class Task:
+    """One data set: what all alternatives solve, and how their models are judged."""
 
-    def quality(decisions, cond=parity):
-        accuracy = float(metrics.accuracy(decisions, test.labels))
+    def __init__(self, data):
+        train, test = data.train, data.test
+        self.train, self.test, self.n_groups = train, test, data.n_groups
+        self.features = jnp.asarray(train.features)
+        self.labels = jnp.asarray(train.labels)
+        self.cond = notions.demographic_parity(train.groups, n_groups=data.n_groups)
+        self.parity = notions.demographic_parity(test.groups, n_groups=data.n_groups)
+        # C = 1, the default of scikit-learn and so of GridSearch.
+        self.ridge = 1 / len(train.labels)
+
+    def quality(self, decisions, cond=None):
+        """Accuracy and unfairness on the test part."""
+        accuracy = float(metrics.accuracy(decisions, self.test.labels))
+        cond = self.parity if cond is None else cond
         return accuracy, float(metrics.max_gap(decisions, cond))
 
-    def frontier(m, ridges=1, cond=cond):
-        # Bounds on both sides of 0, as GridSearch's own grid of multipliers has them.
-        targets = np.tile(np.linspace(-2.5, 2.5, m // ridges), ridges)
+    def frontier(self, m, *, ridges=1, cond=None):
+        """Bounds on both sides of 0, as GridSearch's own grid of multipliers has."""
+        directions = self.cond if cond is None else cond
         return solvers.fit_linear(
-            features,
-            labels,
-            ridge=np.repeat(ridge * 10.0 ** np.arange(ridges), m // ridges),
-            directions=orthogonality.directions(features, cond),
+            self.features,
+            self.labels,
+            ridge=np.repeat(self.ridge * 10.0 ** np.arange(ridges), m // ridges),
+            directions=orthogonality.directions(self.features, directions),
             tolerance=0.0,
-            target=targets,
+            target=np.tile(np.linspace(-2.5, 2.5, m // ridges), ridges),
         )
 
-    def decisions_of(fit):
-        scores = test.features @ np.asarray(fit.coefficients).T
+    def at_zero(self, ridges):
+        """Tolerance 0, one ridge after another."""
+        directions = orthogonality.directions(self.features, self.cond)
+        return solvers.fit_linear(
+            self.features,
+            self.labels,
+            ridge=ridges,
+            directions=directions,
+            tolerance=0.0,
+        )
+
+    def decisions(self, fit):
+        """Of every model, on the test part."""
+        scores = self.test.features @ np.asarray(fit.coefficients).T
         return (scores + np.asarray(fit.intercept) > 0).T
 
-    rows = []
+    def objective(self, coefficients, intercept, ridge, features):
+        """In float64."""
+        coefficients = coefficients.astype(np.float64)
+        scores = features.astype(np.float64) @ coefficients + intercept
+        losses = np.logaddexp(0, (1 - 2 * self.train.labels) * scores)
+        return losses.mean() + ridge / 2 * coefficients @ coefficients
 
-    def add(name, n_points, cold, warm, memory, decisions):
-        best = min((quality(d) for d in decisions), key=lambda q: q[1])
-        rows.append((name, n_points, cold, warm, memory, *best))
+    def record(self, case, alternative, laps, memory, decisions, **rest):
+        """One record; notes begin with the point of least unfairness."""
+        decisions = list(decisions)
+        accuracy, unfairness = min(map(self.quality, decisions), key=lambda q: q[1])
+        notes = {"accuracy": accuracy, "unfairness": unfairness}
+        return Record(
+            "linear_sweep",
+            f"{case}, {len(self.labels):,} x {self.features.shape[1]}",
+            len(decisions),
+            "points",
+            alternative,
+            *laps,
+            memory=memory[0],
+            notes=notes | rest.pop("notes", {}),
+            **rest,
+        )
 
-    with peak_memory() as memory:
-        cold, warm = seconds(lambda: frontier(points))
-    fit = frontier(points)
-    add("fairjax", points, cold, warm, memory[0], decisions_of(fit))
-    print(
-        f"fairjax: largest relative gap {float(fit.gap.max()):.1e}, all converged: "
-        f"{bool(fit.converged.all())}, steps {int(fit.iterations.max())}"
-    )
+    def ours(self, case, laps, memory, fit, **notes):
+        """The record of a fit; a step takes two products per configuration."""
+        found = {
+            "converged": float(fit.converged.mean()),
+            "most steps": int(fit.iterations.max()),
+        }
+        return self.record(
+            case,
+            "fairjax",
+            laps,
+            memory,
+            self.decisions(fit),
+            error=float(fit.gap.max()),
+            error_is="largest relative duality gap",
+            operations=4.0 * self.features.size * int(fit.iterations.sum()),
+            notes=found | notes,
+        )
 
-    # The same problems as a loop of scikit-learn: tolerance 0, one ridge after another.
-    ridges = ridge * np.logspace(-1, 3, points)
-    projected = orthogonality.directions(features, cond)
-    flat = np.asarray(orthogonality.project_features(features, projected))
+
+def compare_ridges(task, points):
+    """The same problems as a loop of scikit-learn."""
+    case, ridges = "ridges at tolerance 0", task.ridge * np.logspace(-1, 3, points)
+    directions = orthogonality.directions(task.features, task.cond)
+    flat = np.asarray(orthogonality.project_features(task.features, directions))
     jax.clear_caches()
-
-    def at_zero():
-        directions = orthogonality.directions(features, cond)
-        return solvers.fit_linear(
-            features, labels, ridge=ridges, directions=directions, tolerance=0.0
-        )
-
     with peak_memory() as memory:
-        cold_ridges, warm_ridges = seconds(at_zero)
-    fit = at_zero()
-    add(
-        "fairjax, ridges",
-        points,
-        cold_ridges,
-        warm_ridges,
-        memory[0],
-        decisions_of(fit),
-    )
+        laps = seconds(lambda: task.at_zero(ridges))
+    fit = task.at_zero(ridges)
+    yield task.ours(case, laps, memory, fit)
 
-    warnings.simplefilter("ignore")  # fairlearn and scikit-learn deprecations
     start, models = time.perf_counter(), []
-    with peak_memory() as memory:
+    with peak_memory(host=True) as memory:
         for value in ridges:
-            strength = 1 / (len(labels) * value)
+            strength = 1 / (len(task.labels) * value)
             models.append(LogisticRegression(C=strength, max_iter=1000))
-            models[-1].fit(flat, train.labels)
+            models[-1].fit(flat, task.train.labels)
     loop = time.perf_counter() - start
-    flat_test = np.asarray(
-        orthogonality.project_features(jnp.asarray(test.features), projected)
-    )
-    add(
-        "scikit-learn loop",
-        points,
-        loop,
-        loop,
-        memory[0],
-        [m.predict(flat_test) for m in models],
-    )
-
-    def objective(coefficients, intercept, value, x):
-        scores = x.astype(np.float64) @ coefficients + intercept
-        losses = np.logaddexp(0, (1 - 2 * train.labels) * scores)
-        return losses.mean() + value / 2 * coefficients @ coefficients
-
-    theirs = [
-        objective(m.coef_[0].astype(np.float64), m.intercept_[0], v, flat)
-        for m, v in zip(models, ridges, strict=True)
-    ]
+    test = jnp.asarray(task.test.features)
+    flat_test = np.asarray(orthogonality.project_features(test, directions))
+    own = zip(np.asarray(fit.coefficients), np.asarray(fit.intercept), strict=True)
     ours = [
-        objective(c.astype(np.float64), b, v, train.features)
-        for c, b, v in zip(
-            np.asarray(fit.coefficients), np.asarray(fit.intercept), ridges, strict=True
-        )
+        task.objective(*model, ridge, task.train.features)
+        for model, ridge in zip(own, ridges, strict=True)
     ]
-    print(
-        f"objective, ours relative to scikit-learn's: "
-        f"{min(np.divide(ours, theirs)) - 1:+.1e} to "
-        f"{max(np.divide(ours, theirs)) - 1:+.1e}"
+    theirs = [
+        task.objective(m.coef_[0], m.intercept_[0], ridge, flat)
+        for m, ridge in zip(models, ridges, strict=True)
+    ]
+    above = np.divide(theirs, ours) - 1
+    yield task.record(
+        case,
+        "scikit-learn loop",
+        summary([loop]),
+        memory,
+        [m.predict(flat_test) for m in models],
+        error=float(above.max()),
+        error_is="objective above fairjax's in float64, at most",
+        host=True,
+        notes={
+            "objective above ours, least": float(above.min()),
+            "x ours, cold": loop / laps.first,
+            "x ours, warm": loop / laps.median,
+        },
     )
 
-    shortfalls = {}
-    for name, constraint, mine in (
+
+def compare_searches(task, points, many):
+    """As many points of fairlearn's GridSearch, and many more of ours."""
+    case = "frontier"
+    with peak_memory() as memory:
+        laps = seconds(lambda: task.frontier(points))
+    yield task.ours(case, laps, memory, task.frontier(points))
+    grid = 0.0
+    for name, constraint, notion in (
         ("demographic parity", DemographicParity(), notions.demographic_parity),
         ("equal opportunity", TruePositiveRateParity(), notions.equal_opportunity),
     ):
         base = LogisticRegression(max_iter=1000)
         search = GridSearch(base, constraint, grid_size=points)
+        train, test = task.train, task.test
         start = time.perf_counter()
-        with peak_memory() as memory:
+        with peak_memory(host=True) as memory:
             search.fit(train.features, train.labels, sensitive_features=train.groups)
         lap = time.perf_counter() - start
         theirs = [p.predict(test.features) for p in search.predictors_]
+        over = notion(train.groups, train.labels, n_groups=task.n_groups)
+        at_test = notion(test.groups, test.labels, n_groups=task.n_groups)
+        own = task.decisions(task.frontier(points, cond=over))
+        found = np.array([task.quality(d, at_test) for d in own])
+        shortfall = max(
+            accuracy - found[found[:, 1] <= max(gap, found[:, 1].min()), 0].max()
+            for accuracy, gap in (task.quality(d, at_test) for d in theirs)
+        )
+        notes = {"ours less accurate by at most [points]": 100 * max(shortfall, 0.0)}
         if name == "demographic parity":
             grid = lap
-            add("fairlearn GridSearch", points, lap, lap, memory[0], theirs)
-        over = mine(train.groups, train.labels, n_groups=data.n_groups)
-        at_test = mine(test.groups, test.labels, n_groups=data.n_groups)
-        found = np.array(
-            [quality(d, at_test) for d in decisions_of(frontier(points, cond=over))]
+            notes["x ours, cold"] = lap / laps.first
+            notes["x ours, warm"] = lap / laps.median
+        yield task.record(
+            case if name == "demographic parity" else f"{case}, {name}",
+            "fairlearn GridSearch",
+            summary([lap]),
+            memory,
+            theirs,
+            host=True,
+            notes=notes,
         )
-        shortfalls[name] = max(
-            accuracy - found[found[:, 1] <= max(gap, found[:, 1].min()), 0].max()
-            for accuracy, gap in (quality(d, at_test) for d in theirs)
-        )
-
     jax.clear_caches()
     with peak_memory() as memory:
-        cold_many, warm_many = seconds(lambda: frontier(many, ridges=4), repeats=1)
-    fit = frontier(many, ridges=4)
-    add("fairjax", many, cold_many, warm_many, memory[0], decisions_of(fit))
-    print(
-        f"{many} points: largest relative gap {float(fit.gap.max()):.1e}, converged: "
-        f"{float(fit.converged.mean()):.1%}"
-    )
-
-    print(f"\n{machine('scikit-learn', 'fairlearn')}")
-    print(f"{len(labels)} x {features.shape[1]}")
-    print(
-        f"{'':22}{'points':>7}{'cold s':>9}{'warm s':>9}{'MB':>7}"
-        f"{'accuracy':>10}{'unfairness':>12}"
-    )
-    for name, n_points, *numbers in rows:
-        cold_s, warm_s, mb, accuracy, unfairness = numbers
-        print(
-            f"{name:22}{n_points:7}{cold_s:9.2f}{warm_s:9.2f}{mb:7.0f}"
-            f"{accuracy:10.4f}{unfairness:12.4f}"
-        )
-    for name, shortfall in shortfalls.items():
-        print(
-            f"\n{name}: at no unfairness that GridSearch reaches is ours less accurate "
-            f"by more than {100 * max(shortfall, 0):.2f} points"
-        )
+        laps = seconds(lambda: task.frontier(many, ridges=4), repeats=1)
     per_point = grid / points
-    print(f"\nGridSearch / ours, cold: {grid / cold:.0f}; warm: {grid / warm:.0f}")
-    print(
-        f"scikit-learn loop / ours (ridges), cold: {loop / cold_ridges:.0f}; "
-        f"warm: {loop / warm_ridges:.0f}"
-    )
-    print(
-        f"GridSearch / ours per configuration at {many}, cold: "
-        f"{per_point / (cold_many / many):.0f}; "
-        f"warm: {per_point / (warm_many / many):.0f}"
-    )
+    notes = {
+        "GridSearch x ours per point, cold": per_point / (laps.first / many),
+        "GridSearch x ours per point, warm": per_point / (laps.median / many),
+    }
+    fit = task.frontier(many, ridges=4)
+    yield task.ours(case, laps, memory, fit, **notes)
+
+
+def records(data, *, points, many):
+    """Both comparisons."""
+    task = Task(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # fairlearn and scikit-learn deprecations
+        yield from compare_searches(task, points, many)
+        yield from compare_ridges(task, points)
+
+
+def main():
+    given = parser_for(__doc__).parse_args()
+    data = datasets.toy() if given.smoke else datasets.adult()
+    points, many = (8, 16) if given.smoke else (64, 1024)
+    found = records(data, points=points, many=many)
+    tell(machine("scikit-learn", "fairlearn"), found, as_json=given.json)
 
 
 if __name__ == "__main__":

@@ -28,9 +28,7 @@ of exponentials (0.15) of 512 x 512 are its floor here. No GPU was at hand. At t
 strengths the gap stays above 0.02; `examples/adult_network.py` goes further.
 """
 
-import argparse
 import importlib.util
-import os
 import time
 from functools import partial
 
@@ -38,7 +36,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from timing import machine
+from records import Record, parser_for, tell
+from timing import machine, peak_memory, summary
 
 from fairjax import datasets, erm, kernels, metrics, modules, notions, penalties
 from fairjax.divergences import mmd_squared
@@ -121,7 +120,17 @@ def with_torch(data, strength, epochs):
         return head(model(torch.as_tensor(data.test.features)))[:, 0].numpy()
 
 
-def report(data, name, seconds, scores, strengths):
+def operations(data, n_points, epochs):
+    """Those of the matrix products in all steps, forwards and back."""
+    d = data.train.features.shape[1]
+    steps = -(-len(data.train.labels) // BATCH) * epochs * n_points
+    # The first layer needs no slopes of its input; of the pairs, half are needed.
+    network = 4 * BATCH * d * WIDTH + 6 * BATCH * WIDTH
+    return float(steps * (network + 3 * WIDTH * BATCH * (BATCH + 1)))
+
+
+def record(data, alternative, lap, scores, strengths, epochs, **rest):
+    """One record; notes are accuracy and gap at the ends, and at the fairest good."""
     test = as_batch(data.test)
     cond = notions.demographic_parity(test.groups, n_groups=2)
     points = []
@@ -129,42 +138,59 @@ def report(data, name, seconds, scores, strengths):
         decisions = jnp.asarray(row) > 0
         accuracy = float(metrics.accuracy(decisions, test.labels))
         points.append((accuracy, float(metrics.max_gap(decisions, cond))))
-    print(f"{name}: {seconds:.1f} s")
     good = [i for i, (accuracy, _) in enumerate(points) if accuracy >= 0.835]
     best = min(good, key=lambda i: points[i][1], default=0)
-    for i in sorted({0, best, len(points) - 1}):
-        accuracy, gap = points[i]
-        print(f"  strength {strengths[i]:6.2f}: accuracy {accuracy:.4f}, gap {gap:.4f}")
+    notes = {
+        f"strength {strengths[i]:.2f}:": "accuracy {:.4f}, gap {:.4f}".format(
+            *points[i]
+        )
+        for i in sorted({0, best, len(points) - 1})
+    }
+    case = f"{len(data.train.labels):,} rows, epochs: {epochs}"
+    return Record(
+        "mlp_sweep",
+        case,
+        len(points),
+        "points",
+        alternative,
+        *summary([lap]),
+        operations=operations(data, len(points), epochs),
+        notes=notes | rest.pop("notes", {}),
+        **rest,
+    )
+
+
+def records(data, strengths, seeds, *, once, epochs):
+    """Ours for all strengths and seeds, PyTorch for the strengths in `once`."""
+    start = time.perf_counter()
+    with peak_memory() as rise:
+        scores, finite = with_fairjax(data, strengths, seeds, epochs)
+    lap = time.perf_counter() - start
+    notes = {"all finite": str(finite)}
+    yield record(
+        data, "fairjax", lap, scores, strengths, epochs, memory=rise[0], notes=notes
+    )
+    if not importlib.util.find_spec("torch"):
+        print("  PyTorch is not installed")
+        return
+    start = time.perf_counter()
+    with peak_memory(host=True) as rise:
+        scores = [with_torch(data, float(strength), epochs) for strength in once]
+    lap = time.perf_counter() - start
+    yield record(data, "PyTorch", lap, scores, once, epochs, memory=rise[0], host=True)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--smoke", action="store_true", help="tiny, to see that it runs"
-    )
-    smoke = parser.parse_args().smoke
-    print(machine("flax", "optax"), f"load {os.getloadavg()[0]:.1f} at the start")
-    data = datasets.toy() if smoke else datasets.adult()
-    strengths = STRENGTHS[[0, -1]] if smoke else STRENGTHS
-    epochs = 1 if smoke else 20
+    given = parser_for(__doc__).parse_args()
+    data = datasets.toy() if given.smoke else datasets.adult()
+    once = strengths = STRENGTHS[[0, -1]] if given.smoke else STRENGTHS
     seeds = np.zeros(len(strengths), np.int32)
-    if jax.default_backend() != "cpu":
+    if jax.default_backend() != "cpu" and not given.smoke:
         seeds = np.repeat(np.arange(16, dtype=np.int32), len(strengths))
         strengths = np.tile(strengths, 16)
-    start = time.perf_counter()
-    scores, finite = with_fairjax(data, strengths, seeds, epochs)
-    ours = time.perf_counter() - start
-    report(data, f"fairjax, {len(strengths)} points", ours, scores, strengths)
-    print(f"  all finite: {finite}")
-    if not importlib.util.find_spec("torch"):
-        print("PyTorch is not installed")
-        return
-    once = STRENGTHS[[0, -1]] if smoke else STRENGTHS
-    start = time.perf_counter()
-    scores = [with_torch(data, float(strength), epochs) for strength in once]
-    theirs = time.perf_counter() - start
-    report(data, f"PyTorch, {len(once)} points", theirs, scores, once)
-    print(f"PyTorch takes {theirs / ours:.1f} times as long as fairjax")
+    epochs = 1 if given.smoke else 20
+    found = records(data, strengths, seeds, once=once, epochs=epochs)
+    tell(machine("flax", "optax"), found, as_json=given.json)
 
 
 if __name__ == "__main__":

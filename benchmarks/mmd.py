@@ -41,14 +41,13 @@ take 0.185 s (error 2e-2), at 100,000 4.6 s; all 45 pairs of ten groups take 0.2
 where one pair takes 0.12 to 0.21 s (8,192 points).
 """
 
-import argparse
 import importlib.util
-import os
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from records import Record, parser_for, tell
 from timing import machine, once, seconds
 
 from fairjax import kernels, notions, penalties
@@ -138,73 +137,86 @@ def gap(z, bandwidth, *, n_groups):
     return jax.value_and_grad(call)(z)
 
 
-def report(name, first, median, limit=None, error=None, memory=None):
-    ratio = "" if limit is None else f"{median / limit:7.1f}"
-    error = "" if error is None else f"{error:9.1e}"
-    memory = "" if memory is None else f"{memory:7.0f}"
-    print(
-        f"  {name:24}{first:9.3f}{median:9.3f}{ratio:>9}{error:>10}{memory:>9}",
-        flush=True,
-    )
-
-
-def measure(name, program, args, truth, limit, repeats):
-    """One line of the table; the program returns its value first."""
-    first, median = seconds(partial(program, *args), repeats=repeats)
-    result, memory = once(program, args)
-    error = None if truth is None else abs(result[0] / truth - 1)
-    report(name, first, median, limit, error, memory)
-    return median
+def record(case, n, unit, alternative, laps, **rest):
+    return Record("mmd", case, n, unit, alternative, *laps, **rest)
 
 
 def compare(n, width, repeats):
+    """Records of everything at one size and width."""
     x, y = draw(n, width)
     bandwidth = kernels.median_heuristic(x, y, key=jax.random.key(0))
     truth, biased = None, None
     if n <= 4096:
         truth, biased = by_definition(x, y, float(bandwidth))
-    head = f"n = {n} per group, d = {width}"
-    print(f"\n{head:26}  first s   then s  x limit     error       MB")
+    place = f"d = {width}", n, "rows per group"
     pooled = jnp.concatenate([x, y])
-    few = max(1, -(-2 * n // BLOCK))
-    pooled = jnp.asarray(np.resize(pooled, (few * BLOCK, width)))
-    first, limit = seconds(partial(products, pooled, width=width), repeats=repeats)
-    report("bare products", first, limit, limit)
+    n_blocks = max(1, -(-2 * n // BLOCK))
+    pooled = jnp.asarray(np.resize(pooled, (n_blocks * BLOCK, width)))
+    limit = seconds(partial(products, pooled, width=width), repeats=repeats)
+    tiles = n_blocks * (n_blocks + 1) // 2
+    yield record(
+        *place, "bare products", limit, operations=6.0 * tiles * BLOCK**2 * width
+    )
+
+    def measured(name, program, args, truth, operations, repeats):
+        """A record of a program that returns its value first."""
+        laps = seconds(partial(program, *args), repeats=repeats)
+        result, memory = once(program, args)
+        return record(
+            *place,
+            name,
+            laps,
+            memory=memory,
+            error=None if truth is None else abs(float(result[0]) / truth - 1),
+            error_is="relative to float64",
+            operations=operations,
+            host=name == "PyTorch",
+            notes={"x limit": laps.median / limit.median},
+        )
+
+    # Half of the pairs, each in three products: the distance, and two slopes.
+    needed = 3.0 * width * 2 * n * (2 * n + 1)
     args = jnp.asarray(x), jnp.asarray(y), bandwidth
-    ours = measure("fairjax", with_fairjax, args, truth, limit, repeats)
-    measure("fairjax, 1,024 features", with_features, args, biased, limit, repeats)
+    yield measured("fairjax", with_fairjax, args, truth, needed, repeats)
+    # Two products: the points with the frequencies, and back.
+    fewer = 4.0 * 2 * n * width * 1024
+    name = "fairjax, 1,024 features"
+    yield measured(name, with_features, args, biased, fewer, repeats)
     if n > MOST_IN_TORCH or not importlib.util.find_spec("torch"):
         print("  PyTorch: not run")
         return
     args = x, y, float(bandwidth)
-    theirs = measure("PyTorch", with_torch, args, truth, limit, min(repeats, 2))
-    print(f"  PyTorch takes {theirs / ours:.1f} times as long as fairjax")
+    yield measured("PyTorch", with_torch, args, truth, needed, min(repeats, 2))
 
 
 def compare_pairs(n, repeats):
+    """All pairs of ten groups next to the one pair of two."""
     x, y = draw(n, 16)
     z, bandwidth = jnp.concatenate([x, y]), jnp.float32(5.0)
-    print(f"\n{'':26}  first s   then s   ({2 * n} points, d = 16)")
     for name, n_groups in (("1 pair of groups", 2), ("45 pairs of 10 groups", 10)):
         call = partial(gap, z, bandwidth, n_groups=n_groups)
-        report(name, *seconds(call, repeats=repeats))
+        laps = seconds(call, repeats=repeats)
+        yield record("gap, d = 16", 2 * n, "rows", f"fairjax, {name}", laps)
+
+
+def records(rows, widths, *, repeats, smoke):
+    """All sizes and widths, then the pairs of groups."""
+    for n in rows:
+        for width in widths:
+            yield from compare(n, width, repeats)
+    yield from compare_pairs(64 if smoke else 4096, repeats)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_for(__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[1024, 4096, 16_384])
     parser.add_argument("--widths", type=int, nargs="+", default=[16, 64])
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument(
-        "--smoke", action="store_true", help="tiny, to see that it runs"
-    )
     given = parser.parse_args()
-    print(machine("numpy"), f"load {os.getloadavg()[0]:.1f} at the start", sep="; ")
-    repeats = 1 if given.smoke else given.repeats
-    for n in [64] if given.smoke else given.rows:
-        for width in given.widths:
-            compare(n, width, repeats)
-    compare_pairs(64 if given.smoke else 4096, repeats)
+    if given.smoke:
+        given.rows, given.widths, given.repeats = [64], given.widths[:1], 1
+    found = records(given.rows, given.widths, repeats=given.repeats, smoke=given.smoke)
+    tell(machine("numpy"), found, as_json=given.json)
 
 
 if __name__ == "__main__":

@@ -37,16 +37,15 @@ features. The exact machine with 2,000 of the rows has accuracy 0.8463 and gap 0
 rows matter more here than what the features lose.
 """
 
-import argparse
 import functools
 import importlib.util
-import os
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from timing import machine
+from records import Record, parser_for, tell
+from timing import machine, peak_memory, summary
 
 from fairjax import datasets, erm, kernels, metrics, notions, orthogonality, solvers
 
@@ -115,65 +114,120 @@ def by_scikit_learn(features, train, c):
     return lap, losses.mean() + np.square(model.coef_).sum() / (2 * n * c)
 
 
+def record(case, alternative, laps, **rest):
+    return Record(
+        "random_features", case, *rest.pop("size"), alternative, *laps, **rest
+    )
+
+
+def compare(name, data, widths, prices, n_features, precision):
+    """Records of one loss, in seconds per point of the grid."""
+    size = n_features, "features"
+    n_points = len(widths) * len(prices) * len(TOLERANCES)
+
+    def grid():
+        return grid_of(LOSSES[name], data, widths, prices, n_features, precision)
+
+    case = f"{name}, a point of {n_points}"
+    with peak_memory() as rise:
+        start = time.perf_counter()
+        grid()
+        laps = [time.perf_counter() - start]
+    start = time.perf_counter()
+    fits, features, best = grid()
+    laps = summary([*laps, time.perf_counter() - start]).per(n_points)
+    n, d = features.shape
+    gaps = np.concatenate([fit.gap for fit in fits])
+    converged = np.concatenate([fit.converged for fit in fits])
+    steps = sum(int(fit.iterations.sum()) for fit in fits)
+    # Two products per smooth step, and a metric at least for each bandwidth.
+    smooth = 4.0 * n * d * steps + 2.0 * n * d**2 * len(widths)
+    yield record(
+        case,
+        "fairjax",
+        laps,
+        size=size,
+        memory=rise[0],
+        error=float(gaps.max()),
+        error_is="largest relative duality gap",
+        operations=None if name == "hinge" else smooth / n_points,
+        notes={
+            "rows": n,
+            "whole grid [s]": laps.median * n_points,
+            "not converged": int((~converged).sum()),
+            "best": best,
+        },
+    )
+    if name == "logistic" and importlib.util.find_spec("sklearn"):
+        for at in (1, 4, 6):
+            lap, value = by_scikit_learn(features, data.train, prices[at])
+            own = float(fits[-1].objective[at * len(TOLERANCES)])
+            yield record(
+                case,
+                f"scikit-learn, c = {prices[at]:.3g}",
+                summary([lap]),
+                size=size,
+                error=float(value / own - 1),
+                error_is="objective above fairjax's",
+                host=True,
+                notes={"x ours": lap / laps.median},
+            )
+
+
+def exact(data, n_rows, width, c):
+    """One point by `kernels.fit_svm`, on some of the rows."""
+    small = datasets.subsample(data, n_train=n_rows)
+    start = time.perf_counter()
+    fit = kernels.fit_svm(
+        small.train.features,
+        small.train.labels,
+        cond=compared(small.train),
+        c=c,
+        kernel=kernels.gaussian,
+        bandwidth=width,
+    )
+    laps = summary([time.perf_counter() - start])
+    scores = kernels.predict(
+        fit, small.train.features, data.test.features, kernel=kernels.gaussian
+    )
+    return record(
+        "hinge, one point",
+        "fairjax, exact",
+        laps,
+        size=(len(small.train.labels), "rows"),
+        error=float(fit.gap),
+        error_is="relative duality gap",
+        precision="float64",
+        notes={"best": on_test(jnp.asarray(scores), data.test)},
+    )
+
+
+def records(losses, data, *, widths, n_features, precision, n_exact):
+    """The grid with each loss, then the exact machine."""
+    prices = np.logspace(-2, 2, 8)
+    for name in losses:
+        yield from compare(name, data, widths, prices, n_features, precision)
+    middle = widths[len(widths) // 2], prices[len(prices) // 2]
+    yield exact(data, n_exact, *middle)
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_for(__doc__)
     parser.add_argument(
         "--loss", nargs="+", choices=LOSSES, default=["logistic", "squared-hinge"]
     )
     parser.add_argument("--features", type=int, default=2048)
     parser.add_argument("--precision", type=float, default=1e-6)
-    parser.add_argument(
-        "--smoke", action="store_true", help="tiny, to see that it runs"
-    )
     given = parser.parse_args()
-    load = f"load {os.getloadavg()[0]:.1f} at the start"
-    print(machine("numpy"), load)
-    data = datasets.toy(n=400) if given.smoke else datasets.adult(drop_missing=True)
-    widths = BANDWIDTHS[:1] if given.smoke else BANDWIDTHS
-    prices = np.logspace(-2, 2, 8)
-    n_features = 64 if given.smoke else given.features
-    for name in given.loss:
-        laps = []
-        for _ in range(2):
-            start = time.perf_counter()
-            fits, features, best = grid_of(
-                LOSSES[name], data, widths, prices, n_features, given.precision
-            )
-            laps.append(time.perf_counter() - start)
-        gaps = np.concatenate([fit.gap for fit in fits])
-        converged = np.concatenate([fit.converged for fit in fits])
-        print(
-            f"{name}: {features.shape[0]} x {features.shape[1]}, {len(gaps)} points: "
-            f"first call {laps[0]:.1f} s, second {laps[1]:.1f} s; largest gap "
-            f"{gaps.max():.1e}, {(~converged).sum()} not converged; {best}"
-        )
-        if name == "logistic" and importlib.util.find_spec("sklearn"):
-            for at in (1, 4, 6):
-                lap, value = by_scikit_learn(features, data.train, prices[at])
-                own = float(fits[-1].objective[at * len(TOLERANCES)])
-                print(
-                    f"  scikit-learn, c = {prices[at]:.3g}, tolerance 0: {lap:.1f} s, "
-                    f"{lap / (laps[1] / len(gaps)):.1f} times ours per point; "
-                    f"objective above ours by {value / own - 1:.1e}"
-                )
-    small = datasets.subsample(data, n_train=200 if given.smoke else 2000)
-    start = time.perf_counter()
-    options = {"kernel": kernels.gaussian, "bandwidth": widths[len(widths) // 2]}
-    fit = kernels.fit_svm(
-        small.train.features,
-        small.train.labels,
-        cond=compared(small.train),
-        c=prices[len(prices) // 2],
-        **options,
+    found = records(
+        given.loss,
+        datasets.toy(n=400) if given.smoke else datasets.adult(drop_missing=True),
+        widths=BANDWIDTHS[:1] if given.smoke else BANDWIDTHS,
+        n_features=64 if given.smoke else given.features,
+        precision=given.precision,
+        n_exact=200 if given.smoke else 2000,
     )
-    lap = time.perf_counter() - start
-    scores = kernels.predict(
-        fit, small.train.features, data.test.features, kernel=kernels.gaussian
-    )
-    print(
-        f"exact, hinge, {len(small.train.labels)} rows, one point: {lap:.1f} s with "
-        f"compilation; {on_test(jnp.asarray(scores), data.test)}"
-    )
+    tell(machine("numpy"), found, as_json=given.json)
 
 
 if __name__ == "__main__":

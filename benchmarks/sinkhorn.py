@@ -43,9 +43,7 @@ missed: they save 5 of 20 iterations, and without any a step would still cost 0.
 cold one.
 """
 
-import argparse
 import importlib.util
-import os
 import time
 import warnings
 from functools import partial
@@ -53,7 +51,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from timing import machine, once, seconds
+from records import Record, parser_for, tell
+from timing import machine, once, seconds, summary
 
 from fairjax.divergences import sinkhorn_info
 
@@ -118,104 +117,116 @@ def with_pot(x, y, epsilon):
     return value.item()
 
 
-def report(name, first, median, error=None, memory=None):
-    error = "" if error is None else f"{error:10.1e}"
-    memory = "" if memory is None else f"{memory:8.0f}"
-    print(f"  {name:30} {first:8.2f} {median:9.4f} {error:>10} {memory:>8}", flush=True)
-
-
-def measure(name, program, args, value, truth, repeats):
-    first, median = seconds(partial(program, *args), repeats=repeats)
-    result, memory = once(program, args)
-    error = None if truth is None else abs(value(result) / truth - 1)
-    report(name, first, median, error, memory)
-    return result
-
-
 def train(x, y, epsilon, steps, warm):
     """Seconds and iterations per step, while both clouds follow the gradient."""
 
     def series(steps):
-        points, potentials, iterations = [x, y], None, 0
+        points, potentials, laps, iterations = [x, y], [], [], 0
         for _ in range(steps):
-            (_, info), slopes = with_fairjax(*points, epsilon, potentials)
-            potentials = info.potentials if warm else None
+            start = time.perf_counter()
+            (_, info), slopes = with_fairjax(*points, epsilon, *potentials)
+            potentials = [info.potentials] if warm else []
             iterations += int(info.iterations.sum())
             # As an optimiser would: a hundredth of the spread per step, whatever n.
             points = [
                 z - 0.01 * slope / jnp.sqrt(jnp.mean(jnp.square(slope)))
                 for z, slope in zip(points, slopes, strict=True)
             ]
-        return iterations
+            jax.block_until_ready(points)
+            laps.append(time.perf_counter() - start)
+        return laps, iterations
 
-    series(2)  # compiles
-    start = time.perf_counter()
-    iterations = series(steps)
-    return (time.perf_counter() - start) / steps, iterations / steps
+    first = series(2)[0][0]  # compiles
+    laps, iterations = series(steps)
+    return summary([first, *laps]), iterations / steps
 
 
 def compare(n, width, repeats, steps):
+    """Records of everything at one size and width."""
     x, y, epsilon = draw(n, width)
     single = [z.astype(np.float32) for z in (x, y)]
     ours = [jnp.asarray(z) for z in (*single, np.float32(epsilon))]
-    head = f"n = {n} per group, d = {width}"
-    print(f"\n{head:32}  first s    then s      error       MB")
     truth = None
     if n <= MOST_IN_OTHERS:
         with jax.enable_x64(True):
             wide = jax.jit(partial(sinkhorn_info, tolerance=1e-7))
             truth = float(wide(x, y, epsilon=epsilon).value)
-    (_, info), _ = measure(
-        "fairjax", with_fairjax, ours, lambda r: r[0][0], truth, repeats
-    )
-    again = *ours, info.potentials
-    measure(
-        "fairjax, its own potentials",
-        with_fairjax,
-        again,
-        lambda r: r[0][0],
-        truth,
-        repeats,
-    )
-    for name, warm in (("cold", False), ("warm", True)):
-        lap, iterations = train(*ours, steps, warm)
-        print(
-            f"  {steps} steps, {name}: {lap:.4f} s a step, {iterations:.1f} iterations"
+
+    def record(alternative, laps, **rest):
+        place = f"d = {width}", n, "rows per group"
+        return Record("sinkhorn", *place, alternative, *laps, **rest)
+
+    def measured(name, program, args, value, repeats):
+        """What a program returns, and the record of it."""
+        laps = seconds(partial(program, *args), repeats=repeats)
+        result, memory = once(program, args)
+        return result, record(
+            name,
+            laps,
+            memory=memory,
+            error=None if truth is None else abs(float(value(result)) / truth - 1),
+            error_is="relative to float64 at tolerance 1e-7",
+            host=not hasattr(program, "lower"),
         )
+
+    def with_traffic(found, info):
+        """An iteration reads its n x n kernel: twice, once where it is symmetric.
+
+        The slopes read each of the three kernels once more.
+        """
+        across, *within = info.iterations.tolist()
+        reads = 2 * across + sum(within) + 3
+        return found._replace(traffic=4.0 * n**2 * reads)
+
+    def first(result):
+        return result[0][0]
+
+    ((_, info), _), found = measured("fairjax", with_fairjax, ours, first, repeats)
+    yield with_traffic(found, info)
+    again, name = (*ours, info.potentials), "fairjax, its own potentials"
+    ((_, info), _), found = measured(name, with_fairjax, again, first, repeats)
+    yield with_traffic(found, info)
+    for name, warm in (("cold", False), ("warm", True)):
+        laps, iterations = train(*ours, steps, warm)
+        yield record(f"fairjax, a step, {name}", laps, notes={"iterations": iterations})
     if n > MOST_IN_OTHERS:
         print("  others: not run")
         return
     few = min(repeats, 3)
-    measure("ott-jax", with_ott(), ours, lambda r: r[0], truth, few)
+    yield measured("ott-jax", with_ott(), ours, lambda r: r[0], few)[1]
     if importlib.util.find_spec("geomloss"):
         for scaling in (0.5, 0.9):
             args = *single, epsilon, scaling
             name = f"geomloss, scaling {scaling}"
-            measure(name, with_geomloss, args, float, truth, few)
+            yield measured(name, with_geomloss, args, float, few)[1]
     else:
         print("  geomloss is not installed")
     if importlib.util.find_spec("ot") and importlib.util.find_spec("torch"):
-        measure("POT", with_pot, (*single, epsilon), float, truth, min(few, 1))
+        args = *single, epsilon
+        yield measured("POT", with_pot, args, float, min(few, 1))[1]
     else:
         print("  POT and torch are not installed")
 
 
+def records(rows, widths, *, repeats, steps):
+    """All sizes and widths."""
+    for n in rows:
+        for width in widths:
+            yield from compare(n, width, repeats, steps)
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_for(__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[1024, 4096])
     parser.add_argument("--widths", type=int, nargs="+", default=[16, 64])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument(
-        "--smoke", action="store_true", help="tiny, to see that it runs"
-    )
     given = parser.parse_args()
-    print(machine("ott-jax"), f"load {os.getloadavg()[0]:.1f} at the start", sep="; ")
     if given.smoke:
-        given.rows, given.repeats, given.steps = [64], 1, 3
-    for n in given.rows:
-        for width in given.widths:
-            compare(n, width, given.repeats, given.steps)
+        given.rows, given.widths = [64], given.widths[:1]
+        given.repeats, given.steps = 1, 3
+    found = records(given.rows, given.widths, repeats=given.repeats, steps=given.steps)
+    tell(machine("ott-jax"), found, as_json=given.json)
 
 
 if __name__ == "__main__":
