@@ -130,7 +130,7 @@ def kernel(
         rows: Int[np.ndarray, " r"],
         inside: Bool[np.ndarray, " n"],
         length: int,
-        *parts: tuple[Part, Bool[np.ndarray, " p"]],
+        *parts: tuple[Part, Bool[np.ndarray, " _"]],
     ) -> Fits:
         own = {name: axis[rows] for name, axis in points.items()}
         machines = _Machines(kernel, machine, own, train, compared)

@@ -251,7 +251,7 @@ def linear(
     def measured(
         rows: Int[np.ndarray, " r"],
         inside: Bool[np.ndarray, " n"],
-        *parts: tuple[Part, Bool[np.ndarray, " p"]],
+        *parts: tuple[Part, Bool[np.ndarray, " _"]],
     ) -> Fits:
         """Models of some points fitted on some samples, measured on others."""
         weights = jnp.asarray(inside)

@@ -457,8 +457,9 @@ def audit_stream(
             that is not like the others needs `edges`.
 
     Example:
-        >>> chunks = [([1.0, -1.0], [1, 1], [0, 0]), ([2.0], [1], [1])]
-        >>> numbers = audit_stream(chunks, n_groups=2, edges=[0.0, 1.5])
+        >>> rows = [([1.0, -1.0], [1, 1], [0, 0]), ([2.0], [1], [1])]
+        >>> chunks = [tuple(map(np.array, chunk)) for chunk in rows]
+        >>> numbers = audit_stream(chunks, n_groups=2, edges=np.array([0.0, 1.5]))
         >>> numbers.equal_opportunity.item(), numbers.counts.tolist()
         (0.5, [[0, 0], [2, 1]])
     """
