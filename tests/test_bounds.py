@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.optimize
 import scipy.stats
 
 from fairjax import _bounds_binomial, barycenters, bounds, metrics, notions
@@ -151,6 +152,13 @@ def test_limits_of_a_rate_are_those_of_scipy(double):
     counts, trials, levels = (np.array(a, float) for a in (counts, trials, levels))
     some = np.maximum(counts, 1)
     expected = scipy.stats.beta.ppf(levels, some, trials - some + 1)
+    for i in np.flatnonzero(np.isnan(expected)):  # SciPy 1.14 where trials are many
+
+        def excess(limit, i=i):
+            whole = scipy.stats.beta.cdf(limit, some[i], trials[i] - some[i] + 1)
+            return whole - levels[i]
+
+        expected[i] = scipy.optimize.brentq(excess, 0, 1, xtol=1e-15, rtol=1e-12)
     expected = np.where(counts > 0, expected, 0)
     with jax.enable_x64(double):
         found = _bounds_binomial.lower_limit(
