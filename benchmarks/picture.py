@@ -6,6 +6,7 @@ line is the least time that the device's ceilings allow.
 """
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -81,7 +82,8 @@ def draw(
     for ax in axes[len(cases) :]:
         ax.set_visible(False)
     marks = "median of the calls after the first, or the only call"
-    text = f"{title}\n{marks}; bars: fastest to slowest".strip()
+    lines = textwrap.wrap(f"{marks}; bars: fastest to slowest", 48 * columns)
+    text = "\n".join([title, *lines]).strip()
     figure.suptitle(text, fontsize="medium", parse_math=False)
     return figure
 

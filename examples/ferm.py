@@ -16,8 +16,8 @@ cross-validation on the training part, over 30 prices C from 1e-4 to 1e4 and gam
 
 That procedure has a trap: a machine that decides the same for everybody has a DEO of 0,
 and wins where the larger class has more than 0.9 of the best accuracy. So 0.97 is shown
-as well. Gaussian machines learn from `--rows` rows drawn at random, linear ones from
-all.
+as well. Gaussian machines learn from `--rows` rows, drawn such that each group and
+label keeps its share, linear ones from all.
 
     pip install "fairjax[cli]"
     python examples/ferm.py [--data NAME ...] [--sensitive in out] [--splits N]
@@ -68,7 +68,9 @@ Gaussian kernel on Adult: at 0.97 its DEO is that of the SVM, and at 0.9 both re
 or nearly all. There the constraint makes mean scores of the training part equal, not
 decisions, and 1,000 rows have 36 women of high income to learn and to validate with. In
 two splits of COMPAS without race, Gaussian machines of C = 100 and gamma = 1 stopped
-before their duality gap was 1e-8; in the folds looked at it was 2e-6 at most.
+before their duality gap was 1e-8; in the folds looked at it was 2e-6 at most. (This
+table is older than the proximal points that solve such machines now, and than the
+shares: its rows were drawn at random.)
 """
 
 import argparse
