@@ -34,6 +34,11 @@ cvxopt takes 106 and 211 times as long (45 and 183 times with compilation). A po
 takes 2.5 and 2.3 times as long as SVC's at its default precision, which cannot do
 tolerances above 0 nor prove its result. (The column of 4,000 is older than the joint
 steps of pairs and multipliers for tolerance 0, and may have become better.)
+
+COMPAS, all 4,629 training rows, many of them alike (prices and tolerances as above,
+bandwidths 4, 2 and 1): 80 of the 96 points were run, all but tolerances 0.1 and none at
+bandwidth 1. All converged, with a relative duality gap of 7.6e-9 at most; 19 minutes on
+a busy machine, nearly all of it for c above 10.
 """
 
 import importlib.util
