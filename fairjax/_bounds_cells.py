@@ -67,6 +67,7 @@ def summarise(
     name: str = "values",
 ) -> tuple[Cells, Float[Array, ""]]:
     """The cells and the length of the range."""
+    checks.check_apart(cond.weights)
     check_range(values, cond, value_range, name)
     values = _distributions.floats(values, cond, name)
     low, high = (cast(end, values.dtype) for end in value_range)
@@ -82,7 +83,8 @@ def summarise(
     off = jnp.where(member, values[None, None] - middle[..., None], 0)
     variance = jnp.square(off).sum(axis=-1) / jnp.maximum(count - 1, 1)
     inside = (values >= low) & (values <= high)
-    sound = jnp.where(member, inside[None, None], True).all(axis=-1)
+    sound = jnp.where(member, inside[None, None], True) & apart(member)
+    sound = sound.all(axis=-1)
     cells = Cells(
         mean=jnp.clip(jnp.where(cond.occupied, mean, 0), low, high),
         squares=jnp.square(weights).sum(axis=-1),
@@ -162,6 +164,7 @@ def equal_members(
     cond: Conditionals,
 ) -> tuple[Bool[Array, "s g n"], Bool[Array, "s g"]]:
     """Who is in each cell, and in which cells all members weigh the same."""
+    checks.check_apart(cond.weights)
     member = cond.weights > 0
     peak = cond.weights.max(axis=-1, keepdims=True, initial=0)
     least = peak * (1 - 8 * jnp.finfo(peak.dtype).eps)
@@ -175,7 +178,12 @@ def equal_members(
             f"{row.max():.3g}. Leave the sample weights out, use a mask, or take a "
             f"bound for weighted means: `hoeffding` or `empirical_bernstein`."
         )
-    return member, alike
+    return member, alike & apart(member).all(axis=-1)
+
+
+def apart(member: Bool[Array, "s g n"]) -> Bool[Array, "s 1 n"]:
+    """Which samples are in one group of a stratum at most; bounds cover no others."""
+    return member.sum(axis=1, keepdims=True) <= 1
 
 
 def cast(number: Any, dtype: jnp.dtype) -> Float[Array, "..."]:

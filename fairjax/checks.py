@@ -9,6 +9,7 @@ one that raised alone would leave the others waiting.
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
@@ -53,6 +54,45 @@ def check_groups(groups: Any, *, n_groups: int, name: str = "groups") -> None:
         raise ValueError(
             f"`{name}` must be codes in [0, {n_groups}), but {name}[{bad[0]}] = "
             f"{codes[bad[0]]}. Re-encode with `np.unique(..., return_inverse=True)`."
+        )
+
+
+def check_memberships(groups: Any, *, n_groups: int, name: str = "groups") -> None:
+    """Raises `ValueError` unless every row holds a probability of each group.
+
+    Rows may miss a sum of 1 by what their precision rounds.
+
+    Example:
+        >>> check_memberships([[0.5, 0.7]], n_groups=2)
+        Traceback (most recent call last):
+        ValueError: `groups` must be memberships whose rows sum to 1, but row 0 sums ...
+    """
+    shape = np.shape(groups)
+    if shape[1] != n_groups:
+        raise ValueError(
+            f"`{name}` must have a membership of each of {n_groups} groups, shape "
+            f"(n, {n_groups}), but has shape {shape}. Join several attributes with "
+            f"`notions.intersect`."
+        )
+    if not concrete(groups):
+        return
+    values = np.asarray(groups)
+    if np.isnan(values.astype(float)).any():
+        row = int(np.argwhere(np.isnan(values.astype(float)))[0, 0])
+        raise ValueError(
+            f"`{name}` must not be NaN, but row {row} is. Give a sample about which "
+            f"nothing is known the groups' shares, or weight 0."
+        )
+    check_finite(groups, name=name)
+    check_nonnegative(groups, name=name)
+    narrow = np.issubdtype(values.dtype, np.floating) or values.dtype.name == "bfloat16"
+    eps = float(jnp.finfo(values.dtype).eps) if narrow else 0.0
+    total = values.astype(float).sum(axis=1)
+    bad = np.flatnonzero(np.abs(total - 1) > max(1e-5, n_groups * eps))
+    if bad.size:
+        raise ValueError(
+            f"`{name}` must be memberships whose rows sum to 1, but row {bad[0]} sums "
+            f"to {total[bad[0]]:.6g}. Divide each row by its sum."
         )
 
 
@@ -218,6 +258,25 @@ def check_cells(occupied: Any) -> None:
             f"the notion compares groups inside stratum {stratum}, but group {group} "
             f"has no member there. Merge small groups, choose another notion, or "
             f"gather more data."
+        )
+
+
+def check_apart(weights: Any) -> None:
+    """Raises `ValueError` where a sample is in two groups of one stratum.
+
+    Example:
+        >>> check_apart(np.full((1, 2, 1), 0.5))
+        Traceback (most recent call last):
+        ValueError: `cond` must have each sample in one group per stratum, but ...
+    """
+    if not concrete(weights):
+        return
+    shared = np.argwhere((np.asarray(weights) > 0).sum(axis=1) > 1)
+    if shared.size:
+        raise ValueError(
+            f"`cond` must have each sample in one group per stratum, but sample "
+            f"{shared[0, 1]} is in several of stratum {shared[0, 0]}. Draw its group "
+            f"from its memberships, or repeat it once per group with a weight."
         )
 
 

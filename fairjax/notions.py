@@ -4,6 +4,23 @@ A notion maps groups and labels to weights: row `weights[s, g]` is the empirical
 distribution of group `g` inside stratum `s`. Penalties, constraints, audits and
 guarantees read only those rows, so every notion works with all of them. Sample weights
 and masks enter here, as `weights`, and nowhere else: a masked sample has weight 0.
+
+*Uncertain groups.* Where the sensitive attribute is not known, every notion takes
+memberships instead of codes: entry `[i, g]` is the probability that sample `i` belongs
+to group `g`, given what is known of it. It then counts in each group with that share. A
+cell's mean of values `f` comes out wrong by
+
+    E[Cov(1{S = g}, f | Z)] / P(S = g)
+
+inside the stratum, if memberships are `P(S = g | Z)` of the known things `Z` (Chen et
+al., FAT* 2019). So it is right where `f` depends on the sample by way of `Z` alone,
+such as the scores of a model that sees nothing else, and wrong by an unknown amount
+where `f` knows more about the group than `Z` does, as labels often do. Under notions
+that read labels the memberships must be those given the label, too. Codes guessed from
+the largest membership have another bias, and memberships that are not calibrated add an
+error of their own. A sample about which nothing is known has the groups' shares as its
+row, which draws all gaps towards 0; leaving such samples out, with weight 0, assumes
+that they are missing at random.
 """
 
 import functools
@@ -12,6 +29,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real, Shaped
 
 from . import checks
@@ -30,10 +48,12 @@ class Conditionals(NamedTuple):
 
 
 Notion = Callable[..., Conditionals]
+# Codes, or the probabilities of each group.
+Groups = Shaped[ArrayLike, " n"] | Float[ArrayLike, "n g"]
 
 
 def conditional_parity(
-    groups: Shaped[ArrayLike, " n"],
+    groups: Groups,
     strata: Shaped[ArrayLike, " n"],
     *,
     n_groups: int,
@@ -43,8 +63,9 @@ def conditional_parity(
     """Compares groups inside each stratum; every other notion is a choice of strata.
 
     Args:
-        groups: codes in `[0, n_groups)`. Inside `jit`, where values cannot be checked,
-            a sample with another code belongs to no group.
+        groups: codes in `[0, n_groups)`, or memberships `(n, n_groups)` whose rows sum
+            to 1. Inside `jit`, where values cannot be checked, a sample with another
+            code belongs to no group.
         strata: codes; a sample outside `[0, n_strata)` is compared with nobody.
         n_groups: static, so that `jit` knows the output shape.
         n_strata: static; cost O(n_strata * n_groups * n) in time and memory.
@@ -54,7 +75,8 @@ def conditional_parity(
         The rows and which of them have any weight.
 
     Raises:
-        ValueError: for a group code out of range and for bad weights.
+        ValueError: for a group code out of range, memberships that are no
+            probabilities, and bad weights.
 
     Example:
         >>> import jax.numpy as jnp
@@ -62,13 +84,20 @@ def conditional_parity(
         ...     jnp.array([0, 1, 1]), jnp.array([0, 0, 5]), n_groups=2, n_strata=1)
         >>> cond.weights.tolist(), cond.occupied.tolist()
         ([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]], [[True, True]])
+        >>> likely = jnp.array([[1.0, 0.0], [0.5, 0.5], [0.5, 0.5]])
+        >>> demographic_parity(likely, n_groups=2).weights.tolist()
+        [[[0.5, 0.25, 0.25], [0.0, 0.5, 0.5]]]
 
     References:
         Ritov, Sun, Zhao, *On conditional parity as a notion of non-discrimination in
         machine learning*, 2017; the notions of Donini et al. (NeurIPS 2018),
-        Definition 1, are special cases.
+        Definition 1, are special cases. Chen, Kallus, Mao, Svacha, Udell, *Fairness
+        under unawareness*, FAT* 2019, on memberships.
     """
-    checks.check_groups(groups, n_groups=n_groups)
+    if np.ndim(groups) == 2:
+        checks.check_memberships(groups, n_groups=n_groups)
+    else:
+        checks.check_groups(groups, n_groups=n_groups)
     n = jnp.shape(groups)[0]
     checks.check_length(strata, n=n, name="strata", to="groups")
     if weights is not None:
@@ -80,7 +109,7 @@ def conditional_parity(
 
 
 def demographic_parity(
-    groups: Shaped[ArrayLike, " n"],
+    groups: Groups,
     labels: Shaped[ArrayLike, " n"] | None = None,
     *,
     n_groups: int,
@@ -89,7 +118,7 @@ def demographic_parity(
     """Compares groups among all samples: one stratum.
 
     Args:
-        groups: codes in `[0, n_groups)`.
+        groups: codes in `[0, n_groups)`, or memberships `(n, n_groups)`.
         labels: not read; accepted so that notions can be swapped for one another.
         n_groups: static; cost O(n_groups * n).
         weights: non-negative sample weights, or a mask.
@@ -114,7 +143,7 @@ def demographic_parity(
 
 
 def equal_opportunity(
-    groups: Shaped[ArrayLike, " n"],
+    groups: Groups,
     labels: Shaped[ArrayLike, " n"],
     *,
     n_groups: int,
@@ -123,7 +152,7 @@ def equal_opportunity(
     """Compares groups among positives only: one stratum, `labels == 1`.
 
     Args:
-        groups: codes in `[0, n_groups)`.
+        groups: codes in `[0, n_groups)`, or memberships `(n, n_groups)`.
         labels: binary, in `{0, 1}`; 1 is the favourable outcome.
         n_groups: static; cost O(n_groups * n).
         weights: non-negative sample weights, or a mask.
@@ -148,7 +177,7 @@ def equal_opportunity(
 
 
 def equalized_odds(
-    groups: Shaped[ArrayLike, " n"],
+    groups: Groups,
     labels: Shaped[ArrayLike, " n"],
     *,
     n_groups: int,
@@ -157,7 +186,7 @@ def equalized_odds(
     """Compares groups among negatives and among positives: two strata.
 
     Args:
-        groups: codes in `[0, n_groups)`.
+        groups: codes in `[0, n_groups)`, or memberships `(n, n_groups)`.
         labels: binary, in `{0, 1}`; stratum `s` holds the samples with label `s`.
         n_groups: static; cost O(2 * n_groups * n).
         weights: non-negative sample weights, or a mask.
@@ -257,7 +286,7 @@ def intersect(
     return joint, n_groups
 
 
-def _as_codes(codes: ArrayLike) -> Shaped[Array, " n"]:
+def _as_codes(codes: ArrayLike) -> Shaped[Array, "n *g"]:
     codes = jnp.asarray(codes)
     # Booleans have no `arange`, and one of small integers would wrap around.
     small = jnp.issubdtype(codes.dtype, jnp.integer) and codes.dtype.itemsize < 4
@@ -266,17 +295,20 @@ def _as_codes(codes: ArrayLike) -> Shaped[Array, " n"]:
 
 @functools.partial(jax.jit, static_argnames=("n_groups", "n_strata"))
 def _rows(
-    groups: Int[Array, " n"],
+    groups: Int[Array, " n"] | Float[Array, "n g"],
     strata: Int[Array, " n"],
     mass: Float[Array, " n"],
     *,
     n_groups: int,
     n_strata: int,
 ) -> Conditionals:
-    in_group = groups[None, :] == jnp.arange(n_groups, dtype=groups.dtype)[:, None]
     in_stratum = strata[None, :] == jnp.arange(n_strata, dtype=strata.dtype)[:, None]
-    member = in_stratum[:, None, :] & in_group[None, :, :]
-    mass = jnp.where(member, mass, 0)
+    if groups.ndim == 2:
+        shares = mass[None, :] * groups.T.astype(mass.dtype)
+    else:
+        codes = jnp.arange(n_groups, dtype=groups.dtype)
+        shares = jnp.where(groups[None, :] == codes[:, None], mass, 0)
+    mass = jnp.where(in_stratum[:, None, :], shares[None], 0)
     # Two divisions: the sum of weights of any scale must neither overflow nor vanish.
     peak = mass.max(axis=-1, keepdims=True, initial=0)
     occupied = peak > 0

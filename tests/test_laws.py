@@ -39,6 +39,10 @@ NOT_A_GAP = {
 }
 
 
+# What sorts the scores of each group by itself: a sample must be in one.
+NEEDS_GROUPS = {"audit", "price_of_fairness", "wasserstein"}
+
+
 def problem(rng, n=N):
     """Samples in every cell, with one array per argument word."""
     return {
@@ -199,6 +203,28 @@ def test_gradients_are_finite_with_and_without_ties(function, rng):
     for point in (smooth, jax.tree.map(np.ones_like, smooth)):
         for slope in slopes(point, data).values():
             assert np.isfinite(slope).all()
+
+
+@every_member
+def test_memberships_equal_rows_repeated_once_per_group(function, rng, untyped):
+    data = problem(rng)
+    likely = rng.dirichlet(np.ones(N_GROUPS), size=N).astype(np.float32)
+    likely[:4] = np.eye(N_GROUPS)[[0, 1, 2, 0]]
+    uncertain = data | {"groups": likely}
+    if function.__name__ in NEEDS_GROUPS:
+        with pytest.raises(ValueError, match="in one group per stratum, but sample 4"):
+            evaluate(function, uncertain)
+        leaves = jax.tree.leaves(jitted(function)(uncertain))
+        assert any(np.isnan(leaf).any() for leaf in leaves)
+        return
+    repeated = {
+        word: np.repeat(array, N_GROUPS, axis=0) for word, array in data.items()
+    }
+    repeated["groups"] = np.tile(np.arange(N_GROUPS), N)
+    repeated["weights"] = repeated["weights"] * likely.ravel()
+    found = jitted(function)(uncertain)
+    assert_close(found, evaluate(function, repeated))
+    assert_close(evaluate(function, uncertain), found)
 
 
 @every_member

@@ -203,3 +203,72 @@ def test_double_precision_stays_double(x64, rng):
         groups, STRATA["equalized_odds"](labels), N_GROUPS, weights
     )
     np.testing.assert_allclose(cond.weights, expected, rtol=1e-14)
+
+
+@pytest.mark.parametrize("name", STRATA)
+def test_memberships_match_their_definition(name, rng):
+    for kind in (np.float16, np.float32, np.float64):
+        likely = rng.dirichlet(np.ones(N_GROUPS), size=N)
+        likely[:, 1] *= likely[:, 1] > 0.1
+        likely = (likely / likely.sum(axis=1, keepdims=True)).astype(kind)
+        labels, mass = rng.integers(2, size=N), rng.exponential(size=N)
+        expected = []
+        for inside in STRATA[name](labels):
+            rows = (likely.astype(float) * (mass * inside)[:, None]).T
+            expected.append(rows / rows.sum(axis=1, keepdims=True))
+        given = jnp.asarray(likely), jnp.asarray(labels)
+        options = {"n_groups": N_GROUPS, "weights": jnp.asarray(mass, jnp.float32)}
+        for notion in (getattr(notions, name), JITTED[name]):
+            cond = notion(*given, **options)
+            np.testing.assert_allclose(cond.weights, expected, rtol=1e-5, atol=1e-8)
+            assert cond.occupied.all()
+
+
+def test_sure_memberships_are_codes(rng):
+    groups, labels, mass = draw(rng)
+    sure = np.eye(N_GROUPS)[groups]
+    for name in STRATA:
+        notion, options = JITTED[name], {"n_groups": N_GROUPS, "weights": mass}
+        found, expected = (notion(g, labels, **options) for g in (sure, groups))
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        (
+            [[0.5, 0.5, 0.0]],
+            r"each of 2 groups, shape \(n, 2\), but has shape \(1, 3\)",
+        ),
+        ([[0.5, 0.6]], "rows sum to 1, but row 0 sums to 1.1"),
+        ([[0.5, 0.5], [0.5, np.nan]], "must not be NaN, but row 1 is"),
+        ([[-0.5, 1.5]], r"must be at least 0, but groups\[0, 0\] = -0.5"),
+        ([[np.inf, 0.0]], r"must be finite, but groups\[0, 0\] = inf"),
+    ],
+)
+def test_bad_memberships_are_refused(groups, message, untyped):
+    with pytest.raises(ValueError, match=message):
+        notions.demographic_parity(np.array(groups), n_groups=2)
+
+
+def test_bias_of_memberships_is_the_covariance_given_what_is_known(x64):
+    """All of a population of 3 x 2 x 2 kinds: what is known, the group, the value."""
+    known = np.array([0.2, 0.5, 0.3])
+    member = np.array([0.9, 0.4, 0.2])  # P(S = 1 | Z)
+    by_known = np.array([0.3, 0.6, 0.8])
+    by_group = np.array([[0.1, 0.5], [0.6, 0.6], [0.9, 0.4]])  # P(f = 1 | Z, S)
+    z, s, f = np.indices((3, 2, 2)).reshape(3, -1)
+    likely = np.stack([1 - member, member], axis=1)
+    for chance in (np.stack([by_known] * 2, axis=1), by_group):
+        share = known[z] * likely[z, s] * np.where(f, chance[z, s], 1 - chance[z, s])
+        means = {}
+        for kind, groups in (("codes", s), ("memberships", likely[z])):
+            cond = notions.demographic_parity(groups, n_groups=2, weights=share)
+            means[kind] = np.asarray(cond.weights[0]) @ f
+        within = (likely * chance).sum(axis=1)
+        covariance = likely * chance - likely * within[:, None]
+        bias = known @ covariance / (known @ likely)
+        np.testing.assert_allclose(
+            means["codes"] - means["memberships"], bias, atol=1e-12
+        )
+        assert (np.abs(bias) > 0.01).all() == (chance is by_group)
