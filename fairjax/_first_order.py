@@ -1,7 +1,8 @@
 """Smooth losses: accelerated steps for a whole batch of configurations at once.
 
-Two matrix products per step serve every configuration. A round fixes a metric, the
-curvature of the loss averaged over the batch; where the steps led gives the next one.
+Two matrix products per step serve every configuration. Rows are whitened once. A round
+fixes a metric, the curvature of the loss averaged over the batch; where the steps led
+gives the next one, and the rows stay as they are.
 """
 
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from ._linear import (
     Data,
@@ -20,15 +21,16 @@ from ._linear import (
     Settings,
     Smooth,
     State,
+    Turned,
     choose,
     matmul,
     penalty,
     pull_back,
+    renew,
     resolve,
     ridge_slope,
     slack_of_residual,
     to_model,
-    to_point,
     whiten,
 )
 
@@ -38,7 +40,7 @@ Totals = TypeVar("Totals")
 CHECK_EVERY = 8
 ROUNDS = 5
 # Steps of the first round; more where the metric costs more than these.
-FEWEST, MOST = 16, 48
+FEWEST, MOST = 16, 32
 
 
 def over_blocks(rows: Rows, fn: Callable[..., Totals]) -> Totals:
@@ -199,7 +201,8 @@ def stepped(
 
 
 def majorise(
-    problem: Problem,
+    rows: Rows,
+    turned: Turned,
     settings: Settings,
     start: State,
     *,
@@ -207,7 +210,7 @@ def majorise(
     precision: float,
     max_iterations: Int[Array, ""],
 ) -> State:
-    """Accelerated proximal steps in the metric of `problem`, for the whole batch.
+    """Accelerated proximal steps in the metric of `turned`, for the whole batch.
 
     `H = smoothness * spectrum + ridge` stands for every configuration's Hessian, where
     `smoothness` follows the curvature seen along its own steps. Each configuration
@@ -215,17 +218,19 @@ def majorise(
     stops at its own certificate; the batch stops with the last one. Two matrix products
     per step, 4 n p m operations.
     """
-    rows, metric = problem
+    metric, to_rows = turned.metric, turned.to_rows
 
     def at_point(steps):
         point = steps.state.point
-        risk, gradient = risk_and_slope(rows, loss, point)
+        risk, slope = risk_and_slope(rows, loss, matmul(to_rows, point))
+        gradient = pull_back(to_rows, slope)
         steps = certified(metric, settings, steps, risk, gradient, precision=precision)
         return steps, point, gradient
 
     def ahead_of_point(steps):
         base = ahead(steps)
-        return steps, base, risk_slope(rows, loss, base)
+        slope = risk_slope(rows, loss, matmul(to_rows, base))
+        return steps, base, pull_back(to_rows, slope)
 
     def body(steps):
         certify = steps.number % CHECK_EVERY == 0
@@ -236,7 +241,8 @@ def majorise(
         )
 
     def unfinished(steps):
-        return (steps.number < max_iterations) & ~steps.best.converged.all()
+        # The last step is there for the certificate before it.
+        return (steps.number <= max_iterations) & ~steps.best.converged.all()
 
     start = start._replace(gap=jnp.full_like(start.gap, jnp.inf))
     steps = jax.lax.while_loop(unfinished, body, opened(start, start))
@@ -276,52 +282,59 @@ def opening(directions: Float[Array, "k d"], m: int) -> tuple[Model, State]:
 
 
 def solve_batch(
-    data: Data,
+    problem: Problem,
     settings: Settings,
-    model: Model,
     state: State,
     curvature: Float[Array, "blocks rows"],
     *,
+    known: Bool[Array, ""],
     loss: Smooth,
     intercept: bool,
     precision: float,
-) -> tuple[Model, State, Float[Array, "blocks rows"]]:
+) -> tuple[State, Float[Array, "blocks rows"]]:
     """One batch in rounds: a metric, steps in it, a better metric from where they led.
 
     The step limit doubles every round. It begins with as many steps as the metric
     costs, within bounds: where columns are few, metrics are cheap and soon renewed.
+    Points are in the coordinates of `problem`, whose own metric serves the first round
+    where `known`.
     """
-    _, rows, d = data.features.shape
-    n = data.features.shape[0] * rows
-    steps = d / settings.ridge.shape[0] * (1 + 5 * d / n)
+    blocks, rows, p = problem.rows.design.shape
+    steps = p / (2 * settings.ridge.shape[0]) * (1 + 5 * p / (blocks * rows))
     steps = min(max(FEWEST, CHECK_EVERY * round(steps / CHECK_EVERY)), MOST)
     centre = jnp.exp(jnp.log(settings.ridge).mean())
 
+    def renewed(curvature):
+        return renew(problem, curvature, centre, intercept=intercept)
+
+    def own(_):
+        same = jnp.eye(p, dtype=problem.rows.design.dtype)
+        return Turned(problem.metric, same, same)
+
     def body(carry):
-        count, model, state, curvature = carry
-        problem = whiten(data, curvature, centre, intercept=intercept)
-        state = state._replace(
-            point=to_point(problem.metric, model, intercept=intercept)
-        )
+        count, state, curvature = carry
+        first = known & (count == 0)
+        turned = jax.lax.cond(first, own, renewed, curvature)
         state = majorise(
-            problem,
+            problem.rows,
+            turned,
             settings,
-            state,
+            state._replace(point=matmul(turned.from_rows, state.point)),
             loss=loss,
             precision=precision,
             max_iterations=steps * 2**count,
         )
-        model = to_model(problem.metric, state.point, intercept=intercept)
-        curvature = mean_curvature(problem.rows, loss, state.point)
-        return count + 1, model, state._replace(point=model.coefficients), curvature
+        point = matmul(turned.to_rows, state.point)
+        curvature = mean_curvature(problem.rows, loss, point)
+        return count + 1, state._replace(point=point), curvature
 
     def unfinished(carry):
-        return (carry[0] < ROUNDS) & ~carry[2].converged.all()
+        return (carry[0] < ROUNDS) & ~carry[1].converged.all()
 
     state = state._replace(converged=jnp.zeros_like(state.converged))
-    first = (jnp.int32(0), model, state, curvature)
-    _, model, state, curvature = jax.lax.while_loop(unfinished, body, first)
-    return model, state, curvature
+    first = (jnp.int32(0), state, curvature)
+    _, state, curvature = jax.lax.while_loop(unfinished, body, first)
+    return state, curvature
 
 
 def first_order(
@@ -342,35 +355,41 @@ def first_order(
     size = min(size, m)
     batches = -(-m // size)
     order = jnp.minimum(jnp.arange(size * batches), m - 1).reshape(size, batches).T
-    model, state = opening(data.directions, size)
+    centre = jnp.exp(jnp.log(settings.ridge).mean())
+    curvature = data.mass * loss.bound
+    problem = whiten(data, curvature, centre, intercept=intercept)
+    _, state = opening(problem.metric.directions, size)
 
     def body(carry, now):
         last, before, curvature = carry
         number, chosen = now
         # Solutions change smoothly along a grid: the next lies nearly on their line.
         slope = jnp.where(number > 1, 1, 0).astype(curvature.dtype)
-        model, multipliers = jax.tree.map(
+        point, multipliers = jax.tree.map(
             lambda a, b: a + slope * (a - b), last, before
         )
-        model, found, curvature = solve_batch(
-            data,
+        found, curvature = solve_batch(
+            problem,
             jax.tree.map(lambda a: a[..., chosen], settings),
-            model,
-            state._replace(multipliers=multipliers),
+            state._replace(point=point, multipliers=multipliers),
             curvature,
+            known=number == 0,
             loss=loss,
             intercept=intercept,
             precision=precision,
         )
-        return ((model, found.multipliers), last, curvature), (model, found)
+        return ((found.point, found.multipliers), last, curvature), found
 
-    opened = (model, state.multipliers)
-    start = (opened, opened, data.mass * loss.bound)
+    opened = (state.point, state.multipliers)
+    start = (opened, opened, curvature)
     if batches == 1:
-        return body(start, (jnp.int32(0), order[0]))[1]
-    numbers = jnp.arange(batches, dtype=jnp.int32)
-    _, stacked = jax.lax.scan(body, start, (numbers, order))
-    # (batches, ..., size) -> (..., size * batches) in the order of the grid.
-    return jax.tree.map(
-        lambda a: jnp.moveaxis(a, 0, -1).reshape(*a.shape[1:-1], -1)[..., :m], stacked
-    )
+        found = body(start, (jnp.int32(0), order[0]))[1]
+    else:
+        numbers = jnp.arange(batches, dtype=jnp.int32)
+        _, stacked = jax.lax.scan(body, start, (numbers, order))
+        # (batches, ..., size) -> (..., size * batches) in the order of the grid.
+        found = jax.tree.map(
+            lambda a: jnp.moveaxis(a, 0, -1).reshape(*a.shape[1:-1], -1)[..., :m],
+            stacked,
+        )
+    return to_model(problem.metric, found.point, intercept=intercept), found

@@ -136,6 +136,20 @@ class Problem(NamedTuple):
     metric: Metric
 
 
+class Turned(NamedTuple):
+    """A metric whose coordinates are not those of the rows.
+
+    Attributes:
+        metric: its `to_whitened` and `centre` are from the rows' coordinates.
+        to_rows: from its coordinates to those of the rows.
+        from_rows: back.
+    """
+
+    metric: Metric
+    to_rows: Float[Array, "p p"]
+    from_rows: Float[Array, "p p"]
+
+
 class Model(NamedTuple):
     """Linear models, one per column."""
 
@@ -264,6 +278,50 @@ def whiten(
     return Problem(Rows(design, data.labels, data.mass), metric)
 
 
+def renew(
+    problem: Problem,
+    curvature: Float[Array, "blocks rows"],
+    ridge: Float[Array, ""],
+    *,
+    intercept: bool,
+) -> Turned:
+    """The metric of another curvature; the rows stay as `whiten` made them.
+
+    What is asked of that curvature is 10 % of the one that they were whitened for, or
+    more: the moment of whitened rows is well conditioned then. Cost O(n p^2 + p^3), no
+    copy of the rows.
+    """
+    design, old = problem.rows.design, problem.metric
+    total = curvature.sum()
+    d = design.shape[2] - 1 if intercept else design.shape[2]
+    second = moment(design, curvature)
+    centre = second[d, :d] / total if intercept else jnp.zeros(d, second.dtype)
+    second = second[:d, :d] - total * centre[:, None] * centre[None, :]
+    penalty = ridge * old.ridge_spectrum[:d]
+    scale = jnp.sqrt(jnp.diag(second) + penalty)
+    metric, _ = metric_of(
+        second / (scale[:, None] * scale[None, :]),
+        penalty / jnp.square(scale),
+        old.directions[:, :d],
+        total=total,
+        centre=centre,
+        scale=scale,
+        intercept=intercept,
+        conditioned=True,
+    )
+    forward, back = metric.to_coefficients, metric.to_whitened
+    if intercept:
+        last = jnp.zeros(d + 1, second.dtype).at[d].set(1)
+        forward = jnp.concatenate([forward, (last - centre @ forward)[None]])
+        back = jnp.column_stack([back.at[d].set(centre), last])
+    to_coefficients = matmul(old.to_coefficients[:, :d], metric.to_coefficients)
+    ridge_spectrum = jnp.square(to_coefficients).sum(axis=0)
+    metric = metric._replace(
+        to_coefficients=to_coefficients, ridge_spectrum=ridge_spectrum
+    )
+    return Turned(metric, forward, back)
+
+
 def metric_of(
     second: Float[Array, "d d"],
     penalty: Float[Array, " d"],
@@ -273,6 +331,7 @@ def metric_of(
     centre: Float[Array, " d"],
     scale: Float[Array, " d"],
     intercept: bool,
+    conditioned: bool = False,
 ) -> tuple[Metric, Float[Array, "d q"]]:
     """Coordinates in which `A = sum_i q_i x_i x_i'`, q the curvature, is diagonal.
 
@@ -290,6 +349,8 @@ def metric_of(
         centre: what was subtracted from the features, 0 without an intercept.
         scale: `sigma`.
         intercept: whether there is one.
+        conditioned: whether M is known to be far from singular: then its Cholesky
+            factor is as good as a root, and costs a quarter.
 
     Returns:
         The metric, and what maps its coordinates to those of `second`: `M^-1/2 V`. Cost
@@ -297,12 +358,19 @@ def metric_of(
     """
     n_features = second.shape[0]
     eps = jnp.finfo(second.dtype).eps
-    values, vectors = jnp.linalg.eigh(second + jnp.diag(penalty))
-    root = jnp.sqrt(jnp.maximum(values, eps * n_features * values[-1]))
-    forward = vectors / root[None, :]
+    correlations = second + jnp.diag(penalty)
+    if conditioned:
+        back = jnp.linalg.cholesky(correlations).T
+        forward = jax.scipy.linalg.solve_triangular(
+            back, jnp.eye(n_features, dtype=second.dtype)
+        )
+    else:
+        values, vectors = jnp.linalg.eigh(correlations)
+        root = jnp.sqrt(jnp.maximum(values, eps * n_features * values[-1]))
+        back, forward = (vectors * root[None, :]).T, vectors / root[None, :]
     spectrum, rotation = jnp.linalg.eigh(matmul(forward.T, matmul(second, forward)))
     forward = matmul(forward, rotation)
-    to_whitened = matmul(rotation.T, (vectors * root[None, :]).T) * scale[None, :]
+    to_whitened = matmul(rotation.T, back) * scale[None, :]
     to_coefficients = forward / scale[:, None]
     spectrum = jnp.maximum(spectrum, 0)
     ridge_spectrum = jnp.square(to_coefficients).sum(axis=0)

@@ -32,7 +32,8 @@ a data-parallel training step                           one per parameter, and t
 `sketches.update` with c edges                          `2 g (c + 1)`
 `fit_linear`, a first-order step                        `b p m`
 `fit_linear`, every eighth, with a certificate          `b (p + 1) m`
-`fit_linear`, a metric (at most 5 a batch)              `1 + 2 d + b d^2`
+`fit_linear`, its first metric                          `1 + 2 d + b d^2`
+`fit_linear`, a later one (at most 5 a batch)           `1 + b p^2`
 `fit_linear`, a second-order step                       `b p^2` and O(p)
 ======================================================  =============================
 

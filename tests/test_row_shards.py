@@ -198,7 +198,7 @@ program = solvers._batched.lower(
     loss=_linear.SMOOTH[erm.logistic], size=3, m=3, intercept=True, precision=1e-6,
 ).compile()
 assert set(sent(program.as_text())) == {"all-reduce"}
-assert largest(program.as_text()) == 4 * (D + 1) * 3 < 4 * 64
+assert largest(program.as_text()) == 4 * (D + 1) ** 2 < 4 * 64
 """
     call(EIGHT + programs(tmp_path, text))
     compare(tmp_path, one)
@@ -290,6 +290,10 @@ def test_bytes_of_the_linear_solver(mesh, monkeypatch, blocks, rng):
     expected = {"all-reduce": 4 * (1 + 2 * d + blocks * d**2)}
     assert sent(str(metric.as_text())) == expected
     problem = metric(data, data.mass, jnp.float32(1))
+    later = jax.jit(partial(_linear.renew, intercept=True))
+    later = later.lower(problem, data.mass, jnp.float32(1)).compile()
+    expected = {"all-reduce": 4 * (1 + blocks * (d + 1) ** 2)}
+    assert sent(str(later.as_text())) == expected
 
     loss = _linear.SMOOTH[erm.logistic]
     points = jnp.zeros((d + 1, m))
