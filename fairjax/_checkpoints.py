@@ -1,17 +1,18 @@
 """Checkpoints: chunks of results on disk that only the same sweep takes up again.
 
 A directory belongs to one sweep, described line by line in its manifest; the manifest's
-hash is the stamp inside every chunk. A chunk is written whole or not at all, and one
-that is damaged or stamped otherwise counts as absent.
+hash is the stamp of every chunk. orbax writes a chunk, whole or not at all, and a seal
+beside it tells whose it is and what its files hold: one that is damaged or stamped
+otherwise counts as absent.
 """
 
 import hashlib
-import io
 import json
+import math
 import os
 import pathlib
+import shutil
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -61,7 +62,7 @@ class Store:
         self._once(lambda at: store(at / name, stamp, values))
 
     def _names(self, number: int) -> tuple[str, str]:
-        return f"{self.identity}-{number}", f"{self.part}-{number:05d}.npz"
+        return f"{self.identity}-{number}", f"{self.part}-{number:05d}"
 
     def _once(self, action: Callable[[pathlib.Path], Any]) -> Any:
         at = self.directory
@@ -96,6 +97,8 @@ def claim(directory: pathlib.Path, manifest: dict[str, str]) -> None:
     file = directory / "sweep.json"
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        for left in directory.glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(left, ignore_errors=True)  # By a process that was killed.
         found = json.loads(file.read_bytes()) if file.exists() else None
     except OSError as error:
         raise ValueError(
@@ -123,30 +126,65 @@ def _text(manifest: dict[str, str]) -> bytes:
     return json.dumps(manifest, indent=1, sort_keys=True).encode()
 
 
-def store(file: pathlib.Path, stamp: str, values: PyTree) -> None:
-    """Writes the values of a chunk, whole or not at all."""
-    leaves = {f"leaf{i}": leaf for i, leaf in enumerate(jax.tree.leaves(values))}
-    save = partial(np.savez, stamp=np.asarray(stamp), **leaves)
-    _files.write_whole({file: save})
+def store(at: pathlib.Path, stamp: str, values: PyTree) -> None:
+    """Writes the values of a chunk; it is there once its seal is, the last to come."""
+    # orbax refuses arrays without entries, whose form says all there is to say.
+    leaves = [leaf for leaf in jax.tree.leaves(values) if math.prod(leaf.shape)]
+    try:
+        with _checkpointer() as checkpointer:
+            checkpointer.save(at.absolute(), leaves, force=True)
+    except Exception as error:  # Storage libraries raise almost anything.
+        words = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"`checkpoint` {at.parent} cannot be written: {words} Make room, or name "
+            f"another directory."
+        ) from error
+    seal = _text(_seal(at, stamp))
+    _files.write_whole({_seal_of(at): lambda stream: stream.write(seal)})
 
 
-def load(file: pathlib.Path, stamp: str, info: PyTree) -> PyTree | None:
-    """The values of a chunk; None unless the file is there, whole and ours."""
+def load(at: pathlib.Path, stamp: str, info: PyTree) -> PyTree | None:
+    """The values of a chunk; None unless it is there, whole and ours."""
     expected, structure = jax.tree.flatten(info)
     try:
-        with np.load(io.BytesIO(file.read_bytes())) as stored:
-            if stored["stamp"] != stamp:
-                return None
-            leaves = [stored[f"leaf{i}"] for i in range(len(expected))]
-    except Exception:  # A damaged archive raises almost anything; recompute it.
+        if json.loads(_seal_of(at).read_bytes()) != _seal(at, stamp):
+            return None
+        with _checkpointer() as checkpointer:
+            stored = iter(checkpointer.restore(at.absolute()))
+        leaves = [
+            np.asarray(next(stored))
+            if math.prod(want.shape)
+            else np.zeros(want.shape, want.dtype)
+            for want in expected
+        ]
+    except Exception:  # And a damaged chunk anything; recompute it.
         return None
-    # NumPy saves bfloat16 and its like as bare bytes.
-    leaves = [
-        leaf.view(want.dtype) if leaf.dtype.kind == "V" else leaf
-        for leaf, want in zip(leaves, expected, strict=True)
-    ]
     same = [form(leaf) for leaf in leaves] == [form(want) for want in expected]
     return jax.tree.unflatten(structure, leaves) if same else None
+
+
+def _checkpointer() -> Any:
+    """For the first process alone, which tells the others what it finds."""
+    import orbax.checkpoint as ocp
+
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=0, active_processes={0}, barrier_sync_key_prefix="fairjax"
+    )
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
+
+
+def _seal_of(at: pathlib.Path) -> pathlib.Path:
+    return at.with_suffix(".json")
+
+
+def _seal(at: pathlib.Path, stamp: str) -> dict[str, str]:
+    """Whose chunk it is, and a hash of each of its files."""
+    files = sorted(path for path in at.rglob("*") if path.is_file())
+    return {"stamp": stamp} | {
+        path.relative_to(at).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
 
 
 def form(leaf: Any) -> str:

@@ -128,7 +128,7 @@ def test_a_killed_process_costs_what_was_not_saved(tmp_path):
     kept = tmp_path / "kept"
     jobs = pair(tmp_path, *NETWORK, "--checkpoint", kept, wait=20)
     try:
-        while not (saved := sorted(kept.rglob("epochs-*.npz"))):
+        while not (saved := sorted(kept.rglob("epochs-*.json"))):
             assert jobs[1].poll() is None, jobs[1].communicate()
             time.sleep(0.01)
         jobs[1].send_signal(signal.SIGKILL)

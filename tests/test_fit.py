@@ -185,7 +185,7 @@ def test_training_resumes_to_the_last_bit(data, tmp_path, batch_size):
     assert done == [(2, 7), (4, 7)]
     trees_equal(call(checkpoint=tmp_path), whole)
     trees_equal(call(checkpoint=tmp_path), whole)
-    damaged = tmp_path / "epochs-00001.npz"
+    damaged = tmp_path / "epochs-00001.json"
     damaged.write_bytes(damaged.read_bytes()[:100])
     trees_equal(call(checkpoint=tmp_path), whole)
 

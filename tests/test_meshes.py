@@ -132,7 +132,7 @@ else:
     raise AssertionError("not refused")
 """
     call(*pair(end, folder=str(tmp_path)))
-    assert len(list(tmp_path.glob("chunk-*.npz"))) == 3
+    assert len(list(tmp_path.glob("chunk-*.json"))) == 3
 
 
 def test_a_killed_process_is_missed_and_the_sweep_goes_on_later(tmp_path):
@@ -159,10 +159,10 @@ check(mesh, chunk=4, checkpoint={folder!r}, progress=progress)
             job.wait()
     assert ends[1] == -9
     assert ends[0] != 0
-    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("chunk-*.npz")}
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("chunk-*.json")}
     assert 2 <= len(kept) < 4
     call(*pair(end, kill=False, folder=str(tmp_path)))
-    after = {path: path.stat().st_mtime_ns for path in tmp_path.glob("chunk-*.npz")}
+    after = {path: path.stat().st_mtime_ns for path in tmp_path.glob("chunk-*.json")}
     assert len(after) == 4
     assert kept.items() <= after.items()
 

@@ -3,6 +3,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -274,7 +275,7 @@ def test_a_resumed_sweep_computes_nothing_and_has_the_same_bits(tmp_path):
     same_bits(plain, first)
     same_bits(first, again)
     assert sorted(written) == [
-        *(f"chunk-0000{i}.npz" for i in range(3)),
+        *(f"chunk-0000{i}{end}" for i in range(3) for end in ("", ".json")),
         "sweep.json",
     ]
     assert {f.name: f.stat().st_mtime_ns for f in folder.iterdir()} == written
@@ -324,8 +325,8 @@ def test_a_killed_sweep_resumes_where_it_was(tmp_path):
     assert start("whole", 0, "whole.npz") == 0
     # 12 evaluations, padding included; the 8th is the last one of the fourth chunk.
     assert start("part", 8, "part.npz") == -signal.SIGKILL
-    saved = sorted(f.name for f in (tmp_path / "part").glob("chunk-*.npz"))
-    assert saved == [f"chunk-0000{i}.npz" for i in range(3)]
+    saved = sorted(f.name for f in (tmp_path / "part").glob("chunk-*.json"))
+    assert saved == [f"chunk-0000{i}.json" for i in range(3)]
     assert start("part", 0, "part.npz") == 0
     assert (tmp_path / "whole.log").stat().st_size == 12
     assert (tmp_path / "part.log").stat().st_size == 8 + 6
@@ -360,21 +361,41 @@ def test_a_checkpoint_of_another_sweep_is_refused(change, message, tmp_path):
         return sweeps.run(fn, points, checkpoint=tmp_path, **options)
 
     start()
-    before = {f.name: f.read_bytes() for f in tmp_path.iterdir()}
+    files = [f for f in tmp_path.rglob("*") if f.is_file()]
+    before = [f.read_bytes() for f in files]
     with pytest.raises(ValueError, match=message) as caught:
         start(**change)
     assert "Name another directory, or delete this one" in str(caught.value)
-    assert {f.name: f.read_bytes() for f in tmp_path.iterdir()} == before
+    assert [f for f in tmp_path.rglob("*") if f.is_file()] == files
+    assert [f.read_bytes() for f in files] == before
     start()
 
 
 @pytest.mark.parametrize(
-    "damage", ["empty", "half", "end", "flip", "text", "foreign", "gone"]
+    "damage", ["empty", "half", "end", "flip", "text", "foreign", "gone", "more"]
 )
 def test_a_damaged_chunk_is_recomputed(damage, tmp_path):
     points = jnp.linspace(0.0, 1.0, 400)
     first = sweeps.run(jnp.sin, points, chunk=100, checkpoint=tmp_path)
-    file = tmp_path / "chunk-00001.npz"
+    chunk, seal = tmp_path / "chunk-00001", tmp_path / "chunk-00001.json"
+    if damage == "foreign":
+        shutil.rmtree(chunk)
+        shutil.copytree(tmp_path / "chunk-00002", chunk)
+        shutil.copy(tmp_path / "chunk-00002.json", seal)
+    elif damage == "more":
+        (chunk / "more").write_text("")
+    else:
+        spoil(seal, damage)
+        continue_from(first, points, tmp_path)
+        files = [file for file in chunk.rglob("*") if file.is_file()]
+        spoil(max(files, key=lambda file: file.stat().st_size), damage)
+    continue_from(first, points, tmp_path)
+
+
+def spoil(file, damage):
+    if damage == "gone":
+        file.unlink()
+        return
     whole = file.read_bytes()
     middle = len(whole) // 2
     damaged = {
@@ -383,15 +404,19 @@ def test_a_damaged_chunk_is_recomputed(damage, tmp_path):
         "end": whole[:-1],
         "flip": whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :],
         "text": b"hello",
-        "foreign": (tmp_path / "chunk-00002.npz").read_bytes(),
     }
-    if damage == "gone":
-        file.unlink()
-    else:
-        file.write_bytes(damaged[damage])
-    same_bits(first, sweeps.run(jnp.sin, points, chunk=100, checkpoint=tmp_path))
-    with np.load(file) as repaired:
-        assert repaired["leaf0"].tobytes() == first.values[100:200].tobytes()
+    file.write_bytes(damaged[damage])
+
+
+def continue_from(first, points, folder):
+    """A second run has the same bits, and computes what is damaged and no more."""
+    others = [folder / f"chunk-0000{i}.json" for i in (0, 2, 3)]
+    before = [file.stat().st_mtime_ns for file in others]
+    damaged = (folder / "chunk-00001.json").exists()
+    was = damaged and (folder / "chunk-00001.json").stat().st_mtime_ns
+    same_bits(first, sweeps.run(jnp.sin, points, chunk=100, checkpoint=folder))
+    assert [file.stat().st_mtime_ns for file in others] == before
+    assert (folder / "chunk-00001.json").stat().st_mtime_ns != was
 
 
 def test_a_damaged_manifest_does_not_let_foreign_chunks_in(tmp_path):
@@ -408,11 +433,22 @@ def test_a_checkpoint_that_is_a_file_is_refused(tmp_path):
         sweeps.run(jnp.sin, jnp.zeros(2), checkpoint=tmp_path / "file")
 
 
-def test_a_failed_write_leaves_no_file_behind(tmp_path, monkeypatch):
-    monkeypatch.setattr(sweeps.np, "savez", lambda stream, **_: stream.write(1))
-    with pytest.raises(TypeError):
+def test_a_failed_write_is_told_and_leaves_no_chunk_behind(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    import orbax.checkpoint as ocp
+
+    monkeypatch.setattr(ocp.PyTreeCheckpointHandler, "save", full)
+    with pytest.raises(ValueError, match="cannot be written: .*No space left") as found:
         sweeps.run(jnp.sin, jnp.zeros(2), checkpoint=tmp_path)
-    assert [f.name for f in tmp_path.iterdir()] == ["sweep.json"]
+    assert str(found.value).endswith("Make room, or name another directory.")
+    monkeypatch.undo()
+    result = sweeps.run(jnp.sin, jnp.ones(2), checkpoint=tmp_path / "other")
+    result = sweeps.run(jnp.sin, jnp.zeros(2), checkpoint=tmp_path)
+    assert result.values.tolist() == [0.0, 0.0]
+    kept = sorted(f.name for f in tmp_path.iterdir())
+    assert kept == ["chunk-00000", "chunk-00000.json", "other", "sweep.json"]
 
 
 # pareto_front
