@@ -139,14 +139,18 @@ def test_a_killed_process_costs_what_was_not_saved(tmp_path):
     assert status != 0, told
     assert said == ""
     assert not (tmp_path / "out0").exists()
-    saved = {path: path.stat().st_mtime_ns for path in sorted(kept.rglob("epochs-*"))}
+    saved = {
+        path: path.stat().st_mtime_ns for path in sorted(kept.rglob("epochs-*.json"))
+    }
     jobs = pair(tmp_path, *NETWORK, "--checkpoint", kept, "--quiet")
     alone = invoke(*NETWORK, "--out", tmp_path / "alone")
     assert alone.exit_code == 0, alone.output
     (status, said, told), (status1, _, told1) = ended(jobs)
     assert (status, status1) == (0, 0), (told, told1)
     assert said.count("\n") == 2
-    after = {path: path.stat().st_mtime_ns for path in sorted(kept.rglob("epochs-*"))}
+    after = {
+        path: path.stat().st_mtime_ns for path in sorted(kept.rglob("epochs-*.json"))
+    }
     assert saved.items() <= after.items()
     assert len(after) == 20
     check_same_results(table(tmp_path / "out0"), table(tmp_path / "alone"))
