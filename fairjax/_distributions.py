@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from . import _ranks, checks
@@ -27,27 +26,31 @@ def quantiles(
     scores: Real[ArrayLike, " n"] | Bool[ArrayLike, " n"], cond: Conditionals
 ) -> Quantiles:
     """Splits [0, 1] at the levels of all cells at once: at most one step per sample."""
-    if checks.concrete(cond):
-        shared = np.argwhere((np.asarray(cond.weights) > 0).sum(axis=1) > 1)
-        if shared.size:
-            raise ValueError(
-                f"`cond` must have each sample in one group per stratum, but sample "
-                f"{shared[0, 1]} is in several of stratum {shared[0, 0]}. Draw its "
-                f"group, or repeat it once per group with a weight."
-            )
+    checks.check_apart(cond.weights)
     scores = floats(scores, cond, "scores")
+    # Inside `jit`, too, one that is in two groups must not pass for a number.
+    shared = ((cond.weights > 0).sum(axis=1) > 1).any()
+    scores = jnp.where(shared, jnp.nan, scores)
     scaled, unit = _ranks.rescaled(scores, (cond.weights > 0).any(axis=(0, 1)))
     order = jnp.argsort(scores)
-    weights = cond.weights[..., order]
+    ordered = Conditionals(cond.weights[..., order], cond.occupied)
+    return Quantiles(*steps(scaled[order], ordered), unit)
+
+
+def steps(
+    ordered: Float[Array, " n"], cond: Conditionals
+) -> tuple[Float[Array, "s g n"], Float[Array, "s n"]]:
+    """Values and widths of the quantile functions, for samples in score order."""
+    weights = cond.weights
     ends = jnp.where(weights > 0, levels(weights, cond.occupied), 0).sum(axis=1)
-    steps = jnp.argsort(ends, axis=-1)
-    ends = jnp.take_along_axis(ends, steps, axis=-1).astype(scores.dtype)
+    turns = jnp.argsort(ends, axis=-1)
+    ends = jnp.take_along_axis(ends, turns, axis=-1).astype(ordered.dtype)
     widths = jnp.diff(ends, axis=-1, prepend=0)
     # On each step, a cell's quantile is its next member at or after that level.
-    member = jnp.take_along_axis(weights > 0, steps[:, None], axis=-1)
-    ranks = jnp.where(member, steps[:, None], scores.shape[0] - 1)
+    member = jnp.take_along_axis(weights > 0, turns[:, None], axis=-1)
+    ranks = jnp.where(member, turns[:, None], ordered.shape[0] - 1)
     ranks = jax.lax.cummin(ranks, axis=2, reverse=True)
-    return Quantiles(scaled[order][ranks], widths, unit)
+    return ordered[ranks], widths
 
 
 def levels(
