@@ -25,9 +25,9 @@ label keeps its share, linear ones from all.
         [--smoke]
 
 Answer (`--splits 10 --rows 1000 --c 0.001 0.01 0.1 1 10 100`, less than the paper has
-in rows and prices; jax 0.12.0.1, numpy 2.5.5, Python 3.13; over an hour on a busy machine,
-25 minutes of processor time of an AMD EPYC; * where in some splits all test persons get
-the same decision):
+in rows and prices; jax 0.12.0.1, numpy 2.5.5, Python 3.13; over an hour on a busy
+machine, 25 minutes of processor time of an AMD EPYC; * where in some splits all test
+persons get the same decision):
 
     Sensitive attribute in the features
                  COMPAS                Adult            German
