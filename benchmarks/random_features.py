@@ -18,23 +18,24 @@ Run: `python benchmarks/random_features.py [--loss NAME ...] [--features N]
 [--precision GAP] [--smoke]`, with FAIRJAX_DATA_DIR or a download; scikit-learn is left
 out where it is missing.
 
-Answer (2 cores of an AMD EPYC, not wholly idle; Python 3.13, jax 0.12.0.1, numpy 2.5.5,
-scikit-learn 1.9.1; 96 points; seconds):
+Answer (2 cores of an AMD EPYC, busy otherwise, this at a higher priority; Python 3.13,
+jax 0.12.0.1, numpy 2.5.5, scikit-learn 1.9.1; 96 points; seconds):
 
     loss, precision                    logistic, 1e-5   squared hinge, 1e-5
-    fairjax, first call                80.4             153.3
-    fairjax, second call               78.4             143.6
-    scikit-learn, per point            2.6 to 31.0 times ours
-    its objective above ours           -2e-6 to 9e-6
-    largest relative gap, ours         8.9e-6           9.4e-6
+    fairjax, first call                63.7             128.6
+    fairjax, second call               55.1             111.3
+    scikit-learn, per point            2.7 to 29 times ours
+    its objective above ours           -3e-6 to 1e-5
+    largest relative gap, ours         9e-6             1e-5
     points not converged               0                0
     test accuracy, gap of decisions    0.8539, 0.0299   0.8535, 0.0415
 
-The grid was to take less than 60 s. Two thirds of its time are the metrics that a batch
-shares, two for each bandwidth: products of 30,162 x 2,048 x 2,048. The hinge itself
-takes second-order steps, one configuration at a time: about a minute for each with 512
-features. The exact machine with 2,000 of the rows has accuracy 0.8463 and gap 0.1219:
-rows matter more here than what the features lose.
+The grid was to take less than 60 s: it does with the logistic loss, once it is
+compiled. Half of that are the metrics that a batch shares, two for each bandwidth:
+products of 30,162 x 2,048 x 2,048. The hinge itself takes second-order steps, one
+configuration at a time: about a minute for each with 512 features. The exact machine
+with 2,000 of the rows has accuracy 0.8463 and gap 0.1219: rows matter more here than
+what the features lose.
 """
 
 import functools
