@@ -7,11 +7,15 @@ it as a continued fraction. Their log is within 2e-5 of the exact one up to 1e7 
 """
 
 import math
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
+
+Ends = TypeVar("Ends", jax.Array, np.ndarray)
 
 _HALF = math.log(0.5)
 _STEPS = 64  # of the scan over how two cells share the error; it is safe for any number
@@ -101,10 +105,24 @@ def limits(
         Lower ends, upper ends, and lower ends of differences. All in one search, which
         is compiled once.
     """
+    levels = jnp.append(shared_levels(of_gap), of_rate)
+    low, high = both_ends(counts, trials, levels)
+    below = least_difference(low[..., :, None, :-1], high[..., None, :, :-1])
+    return low[..., -1], high[..., -1], below
+
+
+def shared_levels(of_gap: Float[Array, ""]) -> Float[Array, " l"]:
+    """Logs of `t^s` for all shares `s` of the scan, with `t` as in `limits`."""
     # Solves t (1 - log t) = exp(of_gap) for -log t, from below by a contraction.
     size = lax.fori_loop(0, 60, lambda _, t: jnp.log1p(t) - of_gap, -of_gap)
-    shares = (jnp.arange(_STEPS) + 1).astype(size.dtype) / _STEPS
-    levels = jnp.append(-size * shares, of_rate)
+    return -size * ((jnp.arange(_STEPS) + 1).astype(size.dtype) / _STEPS)
+
+
+@jax.jit
+def both_ends(
+    counts: Float[Array, "*a"], trials: Float[Array, "*a"], levels: Float[Array, " l"]
+) -> tuple[Float[Array, "*a l"], Float[Array, "*a l"]]:
+    """Lower and upper ends of every chance at every level."""
     sides = jnp.stack([counts, trials - counts])[..., None]
     shape = (*sides.shape[:-1], levels.size)
     found = lower_limit(
@@ -112,11 +130,20 @@ def limits(
         jnp.broadcast_to(trials[None, ..., None], shape),
         jnp.broadcast_to(levels.reshape((1,) * (sides.ndim - 1) + (-1,)), shape),
     )
-    low, high = found[0], 1 - found[1]
-    # Between s = i / _STEPS and the next: `g` at the later end, `h` at the earlier.
-    earlier = high[..., None, :, -2::-1]
-    below = (low[..., :, None, :-1] - earlier).min(axis=-1)
-    return low[..., -1], high[..., -1], below
+    return found[0], 1 - found[1]
+
+
+def least_difference(low: Ends, high: Ends) -> Ends:
+    """Lower end of a difference, from lower ends of one chance and upper ends of other.
+
+    Args:
+        low: of the first chance at all `shared_levels`, on the last axis; the other
+            axes are broadcast.
+        high: likewise, of the second one.
+    """
+    # Between s = i / _STEPS and the next: the first at the later end, the second at
+    # the earlier.
+    return (low - high[..., ::-1]).min(axis=-1)
 
 
 def _deviance(u: Float[Array, "*a"], ratio: Float[Array, "*a"]) -> Float[Array, "*a"]:

@@ -19,6 +19,7 @@ from . import (
     _processes,
     _runtime,
     _sweep_report,
+    _sweep_safety,
     _terminal,
     datasets,
     divergences,
@@ -120,6 +121,7 @@ class How(NamedTuple):
     labels: dict[str, str]
     models: str
     chosen_by: str
+    decide: _sweep_safety.Decide | None = None  # on rows that it has not seen
 
 
 def run(
@@ -138,6 +140,8 @@ def run(
     given: dict[str, Any],
     strengths: str | None,
     seeds: str,
+    guarantee: float | None,
+    confidence: float | None,
     out: Path,
     quiet: bool,
 ) -> None:
@@ -151,6 +155,17 @@ def run(
         values = _terminal.numbers(strengths, option="--strengths")
         how.settings["strengths"] = values
     seed_list = _terminal.seeds(seeds)
+    wish = _sweep_safety.wish(guarantee, confidence)
+    if wish and how.decide is None:
+        raise ValueError(
+            f"`--guarantee` has no use with `--model {model}`, whose networks decide "
+            f"on no further rows. Choose linear or kernel-svm."
+        )
+    if wish and len(seed_list) > 1:
+        raise ValueError(
+            f"`--guarantee` is for one model, but `--seeds` asks for {len(seed_list)} "
+            f"repetitions. Give one, such as --seeds 1."
+        )
     load = _loader(
         dataset,
         csv_file,
@@ -164,17 +179,17 @@ def run(
     with _runtime.joined(place) as mesh, contextlib.ExitStack() as stack:
         first = mesh is None or jax.process_index() == 0
 
-        def prepare() -> tuple[list[Path], list[datasets.Dataset], How, list[str]]:
+        def prepare() -> tuple[list[Path], Prepared]:
             paths = []
             if first:
                 paths = stack.enter_context(_terminal.output(out, FILES))
-            return paths, *_prepared(load, seed_list, how, model, given, notion)
+            return paths, _prepared(load, seed_list, how, model, given, notion, wish)
 
         alone = mesh is None
-        made = prepare() if alone else _processes.together(prepare)
-        paths, loaded, done_so, chosen = made
+        paths, made = prepare() if alone else _processes.together(prepare)
+        loaded, safety, done_so, chosen = made
         if not alone:
-            _check_same(loaded, chosen, done_so, seed_list)
+            _check_same(made, seed_list, wish)
         panels = _sweep(
             loaded,
             seed_list,
@@ -184,6 +199,12 @@ def run(
             mesh=mesh,
             checkpoint=checkpoint,
         )
+        if wish and safety:
+            panels = [
+                _promised(panel, loaded[0], safety, done_so, wish, len(panels))
+                for panel in panels
+            ]
+        panels = [_sweep_report.with_limits(panel) for panel in panels]
         write = partial(_write, paths, panels, loaded[0], seed_list, done_so)
         if alone:
             write()
@@ -193,6 +214,15 @@ def run(
             _say(panels, loaded[0], out, done_so.models, quiet=quiet)
 
 
+class Prepared(NamedTuple):
+    """The data of every seed, rows set aside, and what is fitted for which notions."""
+
+    loaded: list[datasets.Dataset]
+    safety: datasets.Samples | None
+    how: How
+    chosen: list[str]
+
+
 def _prepared(
     load: Callable[[int], datasets.Dataset],
     seeds: Sequence[int],
@@ -200,30 +230,61 @@ def _prepared(
     model: str,
     given: dict[str, Any],
     notion: Sequence[str] | None,
-) -> tuple[list[datasets.Dataset], How, list[str]]:
+    wish: _sweep_safety.Wish | None,
+) -> Prepared:
     """The data, checked, and what is fitted to them."""
-    loaded = [load(seed) for seed in seeds]
+    loaded, safety = [load(seed) for seed in seeds], None
+    chosen = _notions(notion, loaded[0])
+    if wish:
+        for data in loaded:
+            _check(data, chosen, model, how.settings.get("n_folds", 0))
+        learn, safety = _sweep_safety.set_aside(loaded[0], seeds[0])
+        loaded = [learn]
     if model == "kernel-svm":
         loaded, how = _smaller(loaded, seeds, given["rows"] or _ROWS, how)
+    if safety:
+        words = f"{how.models}; {len(safety.labels):,} further training rows were set"
+        how = how._replace(models=f"{words} aside to test what can be promised")
     if model != "shared":
         # One head for all: the tasks are no more than rows.
         loaded = [data._replace(tasks=None, task_names=()) for data in loaded]
-    chosen = _notions(notion, loaded[0])
     for data in loaded:
         _check(data, chosen, model, how.settings.get("n_folds", 0))
-    return loaded, how, chosen
+    return Prepared(loaded, safety, how, chosen)
+
+
+def _promised(
+    panel: Panel,
+    data: datasets.Dataset,
+    safety: datasets.Samples,
+    how: How,
+    wish: _sweep_safety.Wish,
+    n_notions: int,
+) -> Panel:
+    """The panel with the selection that the safety set allows."""
+    assert how.decide is not None  # `run` has seen to it.
+    found, promise = _sweep_safety.promise(
+        panel.mean,
+        data,
+        safety,
+        notion=NOTIONS[panel.notion],
+        wanted=wish,
+        n_notions=n_notions,
+        decide=how.decide,
+        names=_sweep_report.cell_names(panel, data),
+    )
+    return Panel(panel.notion, [found], found, promise)
 
 
 def _check_same(
-    loaded: Sequence[datasets.Dataset],
-    chosen: Sequence[str],
-    how: How,
-    seeds: Sequence[int],
+    made: Prepared, seeds: Sequence[int], wish: _sweep_safety.Wish | None
 ) -> None:
     """Raises `ValueError` unless all processes were given the same."""
+    loaded, safety, how, chosen = made
     lines = {name: words(value) for name, value in how.settings.items()}
     lines |= {"labels": words(how.labels), "notions": words([*chosen])}
     lines |= {"seeds": words([*seeds]), "float64": words(jax.config.jax_enable_x64)}
+    lines |= {"wish": words(wish)} | _checkpoints.describe("safety", safety)
     for data in loaded:
         arrays = (data.features, data.labels, data.groups, data.is_train, data.tasks)
         lines |= _checkpoints.describe(f"data {len(lines)}", arrays)
@@ -304,6 +365,7 @@ def _linear(given: dict[str, Any]) -> How:
         {"method": method, "loss": loss},
         f"Linear models, {loss} loss, method {method}",
         f"{_selection(folds)} on the training part",
+        _sweep_safety.by_coefficients,
     )
 
 
@@ -332,6 +394,7 @@ def _kernel(given: dict[str, Any]) -> How:
         {"model": "kernel-svm", "kernel": name, "method": "constraint"},
         f"Support vector machines, {name} kernel",
         f"{_selection(folds)} on the training part",
+        partial(_sweep_safety.by_kernel, kernel=kernel),
     )
 
 

@@ -9,6 +9,8 @@ import numpy as np
 from rich.table import Table
 
 from . import _terminal, datasets, frontiers, plots
+from ._sweep_intervals import CONFIDENCE, Interval, intervals
+from ._sweep_safety import Promise
 from ._terminal import plain
 
 if TYPE_CHECKING:
@@ -50,11 +52,16 @@ _COLUMNS = ("train", "validation", "test")
 
 
 class Panel(NamedTuple):
-    """What was found for one notion: per seed, and the mean over seeds."""
+    """What was found for one notion: per seed, and the mean over seeds.
+
+    `known` are limits of the true gaps of the rows that are shown, of one seed.
+    """
 
     notion: str
     runs: list[frontiers.Frontier]
     mean: frontiers.Frontier
+    promise: Promise | None = None
+    known: Interval | None = None
 
 
 class Words(NamedTuple):
@@ -91,6 +98,14 @@ def headline(data: datasets.Dataset) -> str:
     )
 
 
+def cell_names(panel: Panel, data: datasets.Dataset) -> list[list[str]]:
+    """What the cells of the notion are called."""
+    return [
+        [f"group {name}{words}" for name in data.group_names]
+        for words in STRATA[panel.notion]
+    ]
+
+
 def _shown(found: frontiers.Frontier) -> list[int]:
     """Rows of the table, fairest last: the ends of the front and an even choice."""
     front = np.flatnonzero(found.on_front)
@@ -99,6 +114,7 @@ def _shown(found: frontiers.Frontier) -> list[int]:
         even = np.linspace(0, front.size - 1, MOST_ROWS).round().astype(int)
         front = front[even]
     rows = {*front.tolist(), found.selected, found.unconstrained}
+    rows -= {-1}  # no point
     return sorted(rows, key=lambda i: (-found.test_unfairness[i], i))
 
 
@@ -107,23 +123,36 @@ def _varied(found: frontiers.Frontier) -> list[str]:
     return [n for n in ("ridge", "bandwidth") if np.unique(getattr(found, n)).size > 1]
 
 
-def _cells(found: frontiers.Frontier) -> Iterator[tuple[int, list[str]]]:
+def with_limits(panel: Panel) -> Panel:
+    """With limits of the true gaps, which means over seeds do not have."""
+    if len(panel.runs) > 1:
+        return panel
+    return panel._replace(known=intervals(panel.mean, _shown(panel.mean)))
+
+
+def _cells(
+    panel: Panel, parts: Sequence[str] = ("train", "cv", "test")
+) -> Iterator[tuple[int, list[str]]]:
+    found, known = panel.mean, panel.known
     for i in _shown(found):
         marks = "*" * (i == found.selected) + "o" * (i == found.unconstrained)
         marks += "!" * (not found.converged[i])
         cells = [marks, f"{found.strength[i]:.4g}"]
         cells += [f"{getattr(found, name)[i]:.3g}" for name in _varied(found)]
-        for part in ("train", "cv", "test"):
+        for part in parts:
             for what in ("accuracy", "unfairness"):
                 cells.append(f"{getattr(found, f'{part}_{what}')[i]:.4f}")
+        if known:
+            cells.append(f"{known.low[i]:.3f}-{known.high[i]:.3f}")
         yield i, cells
 
 
 def legend(found: frontiers.Frontier) -> str:
     """What the marks of the table mean."""
     bad = ", ! not converged" * (not found.converged[_shown(found)].all())
+    star = "* selected, " * (found.selected >= 0)
     return (
-        f"* selected, o without fairness{bad}. On the front of the test part: "
+        f"{star}o without fairness{bad}. On the front of the test part: "
         f"{int(found.on_front.sum())} of {found.on_front.size} points."
     )
 
@@ -136,10 +165,14 @@ def table(panel: Panel, data: datasets.Dataset) -> Table:
         title = f"accuracy = {words.accuracy}; {title}"
     mean = f"; means over {len(panel.runs)} seeds" * (len(panel.runs) > 1)
     head = ["", "strength", *_varied(found)]
-    for part in _COLUMNS:
+    # Of 80 characters the limits take what the training part would.
+    parts = {"cv": "validation", "test": "test"}
+    parts = parts if panel.known else {"train": "train"} | parts
+    for part in parts.values():
         head += [f"{part}\naccuracy", "\ngap"]
-    rows = dict(_cells(found))
-    bold = list(rows).index(found.selected)
+    head += [f"true gap\n{CONFIDENCE:.0%}"] * bool(panel.known)
+    rows = dict(_cells(panel, [*parts]))
+    bold = list(rows).index(found.selected) if found.selected >= 0 else None
     return _terminal.table(title + mean, head, rows.values(), bold=bold)
 
 
@@ -153,6 +186,11 @@ def sentences(panel: Panel, data: datasets.Dataset) -> list[str]:
         values = [getattr(run, name)[i] for run in panel.runs]
         return f" +- {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
 
+    if panel.promise:
+        notion = panel.notion.replace("-", " ").capitalize()
+        told = f"{notion}: {panel.promise.selection.reason}"
+    else:
+        told = ""
     lines = [
         f"Selected strength {found.strength[i]:.3g}{''.join(settings)}: test "
         f"{words.accuracy} "
@@ -161,6 +199,9 @@ def sentences(panel: Panel, data: datasets.Dataset) -> list[str]:
         f"{found.test_unfairness[i]:.3f}{spread('test_unfairness')} (without fairness "
         f"{found.test_unfairness[free]:.3f})."
     ]
+    lines = lines if i >= 0 else []
+    lines += [told] if told else []
+    lines += _limits(panel, data)
     if not found.converged.all():
         lines.append(
             f"Warning: {int((~found.converged).sum())} of {found.converged.size} "
@@ -176,6 +217,37 @@ def sentences(panel: Panel, data: datasets.Dataset) -> list[str]:
     return lines
 
 
+def _limits(panel: Panel, data: datasets.Dataset) -> list[str]:
+    """What the test part can tell of the true gaps, and what it cannot."""
+    found, known, words = panel.mean, panel.known, Words.of(data, panel.notion)
+    if known is None:
+        return []
+    i, free = found.selected, found.unconstrained
+
+    def ends(at: int) -> str:
+        return f"between {known.low[at]:.3f} and {known.high[at]:.3f}"
+
+    own = i if i >= 0 else free
+    seen = found.test_unfairness[own]
+    half = max(known.high[own] - seen, seen - known.low[own])
+    counts = found.counts[1]
+    stratum, group = np.unravel_index(counts.argmin(), counts.shape)
+    which = "of the selected point" if i >= 0 else "without fairness"
+    said = f"The true {words.unfairness} {which} lies {ends(own)}"
+    if i >= 0 and i != free:
+        said += f", without fairness {ends(free)}"
+    said += f" ({CONFIDENCE:.0%} confidence for each)."
+    if known.low[own] <= 0:
+        said += " The test part cannot tell it from 0."
+    if i >= 0 and i != free and known.high[i] >= known.low[free]:
+        said += " The two overlap: a test part of this size does not tell them apart."
+    name = cell_names(panel, data)[stratum][group]
+    return [
+        f"{said} The least is known of {name}: with its {counts[stratum, group]:,} "
+        f"test samples the gap is known to +-{half:.2g}."
+    ]
+
+
 def picture(
     panels: Sequence[Panel], data: datasets.Dataset
 ) -> "matplotlib.figure.Figure":
@@ -189,6 +261,8 @@ def picture(
             unconstrained=panel.mean.unconstrained,
             converged=panel.mean.converged,
             label=f"{Words.of(data, panel.notion).unfairness} on test [0-1]",
+            low=panel.known.low if panel.known else None,
+            high=panel.known.high if panel.known else None,
         )
         for panel in panels
     ]
@@ -210,14 +284,21 @@ def rows(
     names = [
         name
         for name in frontiers.Frontier._fields
-        if name not in ("coefficients", "intercept", "counts")
+        if name not in ("coefficients", "intercept", "counts", "test_rates")
     ]
-    yield ["dataset", "notion", *labels, "seed", *names]
+    promised = ("safety_unfairness", "safety_high", "safety_tested", "safety_passed")
+    more = promised if any(panel.promise for panel in panels) else ()
+    yield ["dataset", "notion", *labels, "seed", *names, *more]
     for panel in panels:
+        columns = []
+        if panel.promise:
+            found = panel.promise.selection
+            columns = [found.gap, found.high, found.tested, found.passed]
         for seed, run in zip(seeds, panel.runs, strict=True):
             head = [_terminal.harmless(data.name), panel.notion, *labels.values(), seed]
             for i in range(run.strength.size):
-                yield [*head, *(_entry(getattr(run, name), i) for name in names)]
+                entries = [*(getattr(run, name) for name in names), *columns]
+                yield [*head, *(_entry(column, i) for column in entries)]
 
 
 def _entry(column, i: int) -> str:
@@ -251,17 +332,49 @@ def report(
         lines += map(plain, sentences(panel, data))
         head = ["", "strength", *_varied(found)]
         head += [f"{part} {what}" for part in _COLUMNS for what in ("accuracy", "gap")]
-        lines += [_terminal.markdown(head, [cells for _, cells in _cells(found)])]
+        head += [f"true gap, {CONFIDENCE:.0%}"] * bool(panel.known)
+        lines += [_terminal.markdown(head, [cells for _, cells in _cells(panel)])]
         lines += [plain(legend(found))]
         lines += [_counts(panel, data)]
     lines += [
         "## How to read this",
-        f"{_GAPS[data.is_regression]} Selected is the least unfair point among those "
-        f"with 90 % of the best accuracy, by {chosen_by}. The front and the test "
-        f"columns played no role in it.",
+        f"{_GAPS[data.is_regression]} {_rule(panels, chosen_by)} The front and the "
+        f"test columns played no role in it.{_reading(panels)}",
         f"fairjax {version}, jax {jax.__version__}.",
     ]
     return "\n\n".join(lines) + "\n"
+
+
+def _reading(panels: Sequence[Panel]) -> str:
+    if panels[0].known is None:
+        return ""
+    return (
+        f" The true gap is that of all people like those of the test part. Its limits, "
+        f"bars in the picture, hold for a row by itself with {CONFIDENCE:.0%} "
+        f"confidence, whatever the number of samples; a row that was picked for its "
+        f"gap on the test part may lie outside."
+    )
+
+
+def _rule(panels: Sequence[Panel], chosen_by: str) -> str:
+    """How the point was selected."""
+    promise = panels[0].promise
+    if promise is None:
+        return (
+            f"Selected is the least unfair point among those with 90 % of the best "
+            f"accuracy, by {chosen_by}."
+        )
+    limit, confidence = promise.wish
+    shared = " for all notions together" * (len(panels) > 1)
+    return (
+        f"Selected is the most accurate point that passes a test on "
+        f"{promise.n_rows:,} training rows set aside: whoever draws such rows from the "
+        f"population and selects like this is led to a point with a true gap above "
+        f"{limit:g} with a probability of at most {100 * (1 - confidence):.3g} %"
+        f"{shared}. Tested are the points on the front of the numbers of {chosen_by} "
+        f"that have 90 % of the best accuracy; they are numbered from 0, in the order "
+        f"of results.csv."
+    )
 
 
 def _counts(panel: Panel, data: datasets.Dataset) -> str:

@@ -281,6 +281,23 @@ def sweep(
             "the training part out.  [default: 5]",
         ),
     ] = None,
+    guarantee: Annotated[
+        float | None,
+        typer.Option(
+            metavar="LIMIT",
+            help="Of linear models and kernel-svm: set 30 % of the training rows aside "
+            "and select the most accurate model that is shown by them to have a true "
+            "gap of at most this, such as 0.1; or say why none is.",
+        ),
+    ] = None,
+    confidence: Annotated[
+        float | None,
+        typer.Option(
+            metavar="NUMBER",
+            help="With --guarantee: at least this probability that no model above the "
+            "limit is selected, for all notions together.  [default: 0.95]",
+        ),
+    ] = None,
     out: Annotated[
         Path,
         typer.Option(
@@ -316,6 +333,7 @@ def sweep(
       fairjax sweep --dataset compas --model kernel-svm --kernel rbf
       fairjax sweep --dataset adult --model mlp --penalty sinkhorn
       fairjax sweep --dataset school --model shared
+      fairjax sweep --dataset adult --notion demographic-parity --guarantee 0.05
       fairjax sweep --csv loans.csv --target repaid --positive yes --sensitive sex
       fairjax sweep --coordinator 10.0.0.1:9876 --processes 2 --process-id 0
     """  # noqa: D301
@@ -353,6 +371,8 @@ def sweep(
             },
             strengths=strengths,
             seeds=seeds,
+            guarantee=guarantee,
+            confidence=confidence,
             out=out,
             quiet=quiet,
         )

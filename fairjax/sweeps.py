@@ -11,7 +11,6 @@ not constants inside it, and a checkpoint tells when they have changed.
 
 import contextlib
 import functools
-import operator
 import os
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -21,9 +20,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jax.tree_util import Partial
-from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree, Real
+from jaxtyping import Array, ArrayLike, Bool, Int, PyTree
 
 from . import _checkpoints, _meshes, _processes, checks
+from ._selection import Selection as Selection
+from ._selection import pareto_front as pareto_front
+from ._selection import select as select
+from ._splits import as_count
+from ._splits import folds as folds
+from ._splits import safety_split as safety_split
 
 PointFunction = Callable[..., Any]
 Strategy = Callable[[PointFunction], PointFunction]
@@ -174,7 +179,7 @@ def run(
             "`sweeps.mapped(fn)(points)` or `sweeps.vmapped(fn)(points)`."
         )
     points, m = _as_points(points)
-    size = m if chunk is None else min(_as_count(chunk, name="chunk", least=1), m)
+    size = m if chunk is None else min(as_count(chunk, name="chunk", least=1), m)
     if mesh is not None:
         mesh = _meshes.check(mesh, m)
         size = -(-size // mesh.size) * mesh.size
@@ -257,135 +262,6 @@ def progress_bar(description: str = "sweep") -> Iterator[Progress]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def pareto_front(
-    quality: Float[ArrayLike, " m"], unfairness: Float[ArrayLike, " m"]
-) -> Bool[Array, " m"]:
-    """Which points no other point beats: at least as good in both, better in one.
-
-    Args:
-        quality: more is better, such as accuracy.
-        unfairness: less is better, such as a gap.
-
-    Returns:
-        The mask of the front. Of identical points only the first is on it; a point
-        with a NaN or an infinity never is. One sort, O(m log m).
-
-    Raises:
-        ValueError: for no points, or shapes that differ.
-
-    Example:
-        >>> pareto_front(
-        ...     jnp.array([0.9, 0.8, 0.7]), jnp.array([0.2, 0.1, 0.1])).tolist()
-        [True, True, False]
-    """
-    quality, unfairness = _as_columns(quality=quality, unfairness=unfairness)
-    finite = jnp.isfinite(quality) & jnp.isfinite(unfairness)
-    quality = jnp.where(finite, quality, -jnp.inf)
-    unfairness = jnp.where(finite, unfairness, jnp.inf)
-    order = jnp.lexsort((-quality, unfairness))
-    # Everything earlier in this order is at least as fair: only a new record counts.
-    record = jax.lax.cummax(quality[order])
-    before = jnp.concatenate([jnp.full(1, -jnp.inf, quality.dtype), record[:-1]])
-    return jnp.zeros(quality.shape, bool).at[order].set(quality[order] > before)
-
-
-def select(
-    accuracy: Float[ArrayLike, " m"],
-    unfairness: Float[ArrayLike, " m"],
-    *,
-    keep: float | Float[ArrayLike, ""] = 0.9,
-    valid: Bool[ArrayLike, " m"] | None = None,
-) -> Int[Array, ""]:
-    """P1's validation procedure: the least unfair of the accurate settings.
-
-    1. Keep the settings with `accuracy >= keep * max(accuracy)`.
-    2. Take the least unfair of them; of ties the most accurate, then the first.
-
-    Args:
-        accuracy: cross-validated, in [0, 1]; average over folds first.
-        unfairness: cross-validated, less is better.
-        keep: the share of the best accuracy that is good enough, in (0, 1].
-        valid: False for settings to leave out, for example those not converged.
-
-    Returns:
-        Its index. Points with a NaN or an infinity are never chosen. Inside `jit`,
-        which cannot raise, -1 means that no point can be chosen. Cost O(m).
-
-    Raises:
-        ValueError: for no points, shapes that differ, `keep` outside (0, 1], or
-            when no point can be chosen, none having an accuracy >= 0.
-
-    Example:
-        >>> select(jnp.array([0.9, 0.85, 0.5]), jnp.array([0.2, 0.1, 0.0])).item()
-        1
-
-    References:
-        Donini et al., NeurIPS 2018, section 5: the two-step validation procedure.
-    """
-    accuracy, unfairness = _as_columns(accuracy=accuracy, unfairness=unfairness)
-    able = jnp.isfinite(accuracy) & jnp.isfinite(unfairness)
-    if valid is not None:
-        checks.check_length(valid, n=accuracy.shape[0], name="valid", to="accuracy")
-        able = able & jnp.asarray(valid)
-    if checks.concrete(keep) and not 0 < float(np.asarray(keep)) <= 1:
-        raise ValueError(f"`keep` must be in (0, 1], but is {keep}. The paper has 0.9.")
-    best = jnp.max(jnp.where(able, accuracy, -jnp.inf))
-    if checks.concrete(best) and not best >= 0:
-        raise ValueError(
-            f"none of the {able.size} points can be chosen: each has a NaN, an "
-            f"infinity or a negative accuracy, or is not `valid`. Widen the grid or "
-            f"loosen `valid`; accuracy is a share, such as 1 - normalised error."
-        )
-    able = able & (best >= 0) & (accuracy >= jnp.asarray(keep, best.dtype) * best)
-    least = jnp.min(jnp.where(able, unfairness, jnp.inf))
-    chosen = jnp.argmax(jnp.where(able & (unfairness == least), accuracy, -jnp.inf))
-    return jnp.where(able.any(), chosen, -1)
-
-
-def folds(
-    labels: Real[ArrayLike, " n"] | Bool[ArrayLike, " n"],
-    groups: Int[ArrayLike, " n"] | Bool[ArrayLike, " n"],
-    *,
-    n_folds: int,
-    key: PRNGKeyArray,
-) -> Int[Array, " n"]:
-    """Random folds, stratified on label and group together.
-
-    Samples are put in order of group and label, at random inside each such cell, and
-    dealt out like cards: fold sizes differ by at most 1 in every cell and overall.
-
-    Args:
-        labels: classes; real labels are spread along their order in each group.
-        groups: codes.
-        n_folds: static, from 2 to n.
-        key: decides who goes where inside a cell.
-
-    Returns:
-        The fold of each sample, in `[0, n_folds)`. Cost O(n log n).
-
-    Raises:
-        ValueError: for shapes that differ, labels that are not finite, or a number
-            of folds below 2 or above n.
-
-    Example:
-        >>> labels, groups = jnp.array([1, 1, 0, 0]), jnp.zeros(4, int)
-        >>> codes = folds(labels, groups, n_folds=2, key=jax.random.key(0))
-        >>> sorted(codes[labels == 1].tolist())
-        [0, 1]
-
-    References:
-        Kohavi, *A study of cross-validation and bootstrap*, IJCAI 1995.
-    """
-    labels, groups = _as_columns(labels=labels, groups=groups)
-    n = labels.shape[0]
-    checks.check_finite(labels, name="labels")
-    n_folds = _as_count(n_folds, name="n_folds", least=2, most=n)
-    shuffled = jax.random.permutation(key, n)
-    order = jnp.lexsort((shuffled, labels, groups))
-    dealt = jnp.arange(n, dtype=jnp.int32) % n_folds
-    return jnp.zeros(n, jnp.int32).at[order].set(dealt)
-
-
 def cross_validate(
     fn: PointFunction,
     fold_codes: Int[ArrayLike, " n"],
@@ -420,7 +296,7 @@ def cross_validate(
         [1, 2]
     """
     n = np.shape(fold_codes)[0]
-    n_folds = _as_count(n_folds, name="n_folds", least=2, most=n)
+    n_folds = as_count(n_folds, name="n_folds", least=2, most=n)
     checks.check_groups(fold_codes, n_groups=n_folds, name="fold_codes")
     if checks.concrete(fold_codes):
         sizes = np.bincount(np.asarray(fold_codes), minlength=n_folds)
@@ -439,31 +315,6 @@ def cross_validate(
             jax.block_until_ready(values[-1])
             progress(fold + 1, n_folds)
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *values)
-
-
-def _as_count(value: object, *, name: str, least: int, most: int | None = None) -> int:
-    try:
-        count = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        count = least - 1
-    if count < least or (most is not None and count > most):
-        above = "" if most is None else f" and at most {most}, the number of samples"
-        raise ValueError(
-            f"`{name}` must be an integer of at least {least}{above}, but is {value}."
-        )
-    return count
-
-
-def _as_columns(**columns: ArrayLike) -> list[Array]:
-    shapes = {name: np.shape(column) for name, column in columns.items()}
-    if len(set(shapes.values())) > 1 or any(
-        len(shape) != 1 or shape == (0,) for shape in shapes.values()
-    ):
-        raise ValueError(
-            f"{' and '.join(f'`{name}`' for name in columns)} must have one shape (n,) "
-            f"with n of at least 1, but the shapes are {list(shapes.values())}."
-        )
-    return [jnp.asarray(column) for column in columns.values()]
 
 
 def _as_points(points: PyTree) -> tuple[PyTree, int]:

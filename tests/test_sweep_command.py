@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from fairjax import _sweep_command, cli
+from fairjax import _sweep_command, _sweep_safety, cli, datasets
 
 SMALL = ["--strengths", "0,1,1.5", "--folds", "2", "--notion", "equal-opportunity"]
 
@@ -85,9 +85,10 @@ def test_table_has_few_rows_and_marks_the_selected_one(tmp_path):
 
 def test_quiet_prints_only_sentences(tmp_path):
     result = invoke(*SMALL, "--quiet", "--out", tmp_path / "out")
-    lines = result.stdout.splitlines()
-    assert len(lines) == 2
-    assert lines[0].startswith("Selected strength")
+    selected, true, wrote = result.stdout.splitlines()
+    assert selected.startswith("Selected strength")
+    assert true.startswith("The true difference of equal opportunity")
+    assert wrote.startswith("Wrote")
 
 
 def test_csv_of_ones_own_with_hostile_names(loans, tmp_path):
@@ -256,6 +257,70 @@ def test_public_data(name, tmp_path):
     assert f"{name}: " in result.stdout
 
 
+def test_a_guarantee_is_kept_or_refused_with_the_reason(tmp_path):
+    """On rows set aside: the models have not seen them, nor has the selection."""
+    results, said = {}, {}
+    for limit in ("0.25", "0.02"):
+        out = tmp_path / limit
+        result = invoke(*SMALL, "--guarantee", limit, "--out", out)
+        assert result.exit_code == 0, result.output
+        with (out / "results.csv").open(newline="") as stream:
+            results[limit] = list(csv.DictReader(stream))
+        said[limit] = result.stdout
+        report = (out / "report.md").read_text()
+        assert "480 further training rows were set aside" in report
+        assert f"above {limit} with a probability of at most 5 %." in report
+    assert "1,120 training and 1,600 test rows" in said["0.25"]
+    (chosen,) = (row for row in results["0.25"] if row["selected"] == "1")
+    assert chosen["safety_tested"] == chosen["safety_passed"] == "1"
+    assert float(chosen["safety_unfairness"]) < float(chosen["safety_high"]) <= 0.25
+    passed = [row for row in results["0.25"] if row["safety_passed"] == "1"]
+    assert chosen["cv_accuracy"] == max(row["cv_accuracy"] for row in passed)
+    assert "Equal opportunity: Point" in said["0.25"]
+    assert "Selected strength" in said["0.25"]
+    for row, other in zip(*results.values(), strict=True):
+        assert row["safety_high"] == other["safety_high"]
+        assert other["selected"] == other["safety_passed"] == "0"
+    assert "Equal opportunity: No point can be promised" in said["0.02"]
+    assert "Selected strength" not in said["0.02"]
+    assert "* selected" not in said["0.02"]
+
+
+def test_notions_share_the_confidence_of_a_guarantee(tmp_path):
+    options = ["--model", "kernel-svm", "--rows", "120", "--strengths", "1"]
+    result = invoke(
+        *options, "--folds", "0", "--guarantee", "0.3", "--confidence", "0.9",
+        "--out", tmp_path, "--quiet",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert result.stdout.count("with 95 % confidence") == 2
+    report = (tmp_path / "report.md").read_text()
+    assert "at most 10 % for all notions together" in report
+
+
+def test_the_safety_set_leaves_no_trace_in_the_features():
+    rng = np.random.default_rng(0)
+    data = datasets.toy(n=200)
+    kinds = rng.integers(3, size=(400, 1)) == np.arange(3)
+    features = np.concatenate([data.features, kinds], axis=1).astype(np.float32)
+    data = data._replace(features=features)
+    learn, safety = _sweep_safety.set_aside(data, 3)
+    # Whatever scale the numbers had, they get that of the rows that are learned from.
+    moved = data._replace(features=features * [2, 5, 1, 1, 1] + [9, -1, 0, 0, 0])
+    again, other = _sweep_safety.set_aside(moved, 3)
+    np.testing.assert_allclose(again.features, learn.features, atol=1e-5)
+    np.testing.assert_allclose(other.features, safety.features, atol=1e-5)
+    np.testing.assert_allclose(learn.train.features[:, :2].mean(0), 0, atol=1e-6)
+    np.testing.assert_allclose(learn.train.features[:, :2].std(0), 1, atol=1e-6)
+    assert len(safety.labels) == 60
+    assert int(learn.is_train.sum()) == 140
+    np.testing.assert_array_equal(learn.test.labels, data.test.labels)
+    np.testing.assert_array_equal(
+        np.sort(np.concatenate([learn.train.labels, safety.labels])),
+        np.sort(data.train.labels),
+    )
+
+
 NETWORK = ["--model", "mlp", "--widths", "8", "--epochs", "2", "--strengths", "0,1"]
 
 
@@ -341,6 +406,11 @@ def test_school_is_swept_with_one_network_for_all_tasks(tmp_path):
             "`strengths` of kernel machines must be in [0, 1]",
         ),
         (["--model", "mlp", "--widths", "0.5"], "`--widths` must be positive whole"),
+        (["--confidence", "0.9"], "`--confidence` has no use without `--guarantee`"),
+        (["--guarantee", "0"], "`--guarantee` must lie in (0, 1)"),
+        (["--guarantee", "0.1", "--confidence", "95"], "`--confidence` must lie in"),
+        (["--guarantee", "0.1", "--seeds", "2"], "`--guarantee` is for one model"),
+        (["--guarantee", "0.1", "--model", "mlp"], "`--guarantee` has no use with"),
         (["--model", "shared"], "`--model shared` is for data with several tasks"),
     ],
 )
