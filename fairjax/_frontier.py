@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Real
 
-from . import checks, sweeps
+from . import checks, metrics, sweeps
 from .datasets import Dataset, Samples
 from .notions import Conditionals, Notion
 
@@ -55,6 +55,8 @@ class Frontier(NamedTuple):
         intercept: of linear models, where a decision is `features @ w + b > 0`, and of
             kernel machines.
         counts: samples in the cells that are compared: training part, then test part.
+        test_rates: share of decisions 1 in each cell of the test part; NaN for real
+            labels.
         bandwidth: of the kernel; NaN without one.
     """
 
@@ -78,6 +80,7 @@ class Frontier(NamedTuple):
     coefficients: Float[np.ndarray, "m d"]
     intercept: Float[np.ndarray, " m"]
     counts: Int[np.ndarray, "2 s g"]
+    test_rates: Float[np.ndarray, "m s g"]
     bandwidth: Float[np.ndarray, " m"]
 
 
@@ -261,6 +264,19 @@ def choose(found: Frontier, *, keep: float) -> Frontier:
         selected=int(selected),
         unconstrained=int(free[np.argmax(found.cv_accuracy[free])]),
     )
+
+
+def shares_of(
+    decisions: Bool[Array, " n"],
+    labels: Real[Array, " n"],
+    cond: Conditionals,
+    weights: Bool[Array, " n"] | None,
+) -> Float[Array, " c"]:
+    """What is kept of a point on one part: accuracy, gap, and the rate of each cell."""
+    accuracy = metrics.accuracy(decisions, labels, weights=weights)
+    rates = metrics.group_means(decisions, cond)
+    gap = metrics.max_gap(decisions, cond)
+    return jnp.concatenate([jnp.stack([accuracy, gap]), rates.ravel()])
 
 
 @functools.partial(jax.jit, static_argnames=("notion", "n_groups"))

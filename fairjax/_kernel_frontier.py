@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Real
 
-from . import kernels, metrics, sweeps
+from . import kernels, sweeps
 from ._frontier import (
     Frontier,
     Part,
@@ -22,6 +22,7 @@ from ._frontier import (
     compare,
     cross_validate,
     on_device,
+    shares_of,
 )
 from ._frontier import check as check_dataset
 from ._kernel_setup import directions
@@ -121,6 +122,7 @@ def kernel(
     form = functools.partial(
         form_of,
         len(points["strength"]),
+        counts=counts,
         measured=train.features.dtype,
         fitted=np.float64,
         counted=np.int64,
@@ -137,14 +139,14 @@ def kernel(
         fitted = machines.fit(inside, length)
         shares = []
         for part, chosen in parts:
-            shares += machines.measure(fitted, part, chosen)
+            shares.append(machines.measure(fitted, part, chosen))
         return kept(shares, fitted.fit)
 
     everyone = np.ones(n, bool)
     both = ((train, everyone), (test, np.ones(len(test.labels), bool)))
     whole = shared.fit(
         lambda rows: measured(rows, everyone, n, *both),
-        form(shares=4, width=n),
+        form(parts=2, width=n),
         part="whole",
     )
     done(1, n_folds + 1)
@@ -155,11 +157,11 @@ def kernel(
         def fold(inside: Bool[np.ndarray, " n"], number: int):
             part = shared.fit(
                 lambda rows: measured(rows, inside, length, (train, ~inside)),
-                form(shares=2, width=length),
+                form(parts=1, width=length),
                 part="fold",
                 number=number,
             )
-            return part.shares.T, part.converged
+            return part.shares.T[:2], part.converged
 
         cv_shares, cv_converged = cross_validate(
             train, fold, n_folds=n_folds, seed=seed, progress=done
@@ -253,12 +255,11 @@ class _Machines(NamedTuple):
 
     def measure(
         self, fitted: _Fitted, part: Part, weights: Bool[np.ndarray, " r"]
-    ) -> list[Float[np.ndarray, " m"]]:
-        """Accuracy and gap of decisions of every point, on samples with a weight."""
+    ) -> Float[Array, "m c"]:
+        """Shares of the decisions of every point, on samples with a weight."""
         mask = jnp.asarray(weights)
         decisions = jnp.asarray(self._scores(fitted, part) > 0)
-        found = _shares(decisions, part.labels, self.compare(part, mask), mask)
-        return [np.asarray(share) for share in found]
+        return _shares(decisions, part.labels, self.compare(part, mask), mask)
 
     def _scores(self, fitted: _Fitted, part: Part) -> Float[np.ndarray, "m r"]:
         train = np.asarray(self.train.features)[fitted.rows]
@@ -277,12 +278,8 @@ def _shares(
     labels: Real[Array, " r"],
     cond: Conditionals,
     weights: Bool[Array, " r"],
-) -> tuple[Float[Array, " m"], Float[Array, " m"]]:
-    def point(own: Bool[Array, " r"]) -> tuple[Array, Array]:
-        accuracy = metrics.accuracy(own, labels, weights=weights)
-        return accuracy, metrics.max_gap(own, cond)
-
-    return jax.lax.map(point, decisions)
+) -> Float[Array, "m c"]:
+    return jax.lax.map(lambda own: shares_of(own, labels, cond, weights), decisions)
 
 
 def _grid(strengths: Any, ridges: Any, bandwidths: Any) -> dict[str, np.ndarray]:

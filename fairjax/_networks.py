@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Real
 
 from . import _tables, erm, metrics, notions, sweeps, training
-from ._frontier import Frontier, check_axis, check_selection, choose
+from ._frontier import Frontier, check_axis, check_selection, choose, shares_of
 from ._frontier import check as check_dataset
 from ._shared_fits import words
 from .datasets import Dataset
@@ -146,8 +146,8 @@ def network(
         tag="; ".join(map(words, options)),
     )
     found = [
-        _measure(apply, fit.params, parts[name], notion, dataset, regression)
-        for name in ("learn", "hold", "test")
+        np.asarray(_measure(apply, fit.params, parts[n], notion, dataset, regression)).T
+        for n in ("learn", "hold", "test")
     ]
     m = strength.size
     last = np.asarray(fit.epochs) - 1
@@ -158,7 +158,7 @@ def network(
         Frontier(
             strength,
             np.zeros(m, np.float32),
-            *(np.asarray(column) for pair in found for column in pair),
+            *(column for part in found for column in part[:2]),
             objective=np.asarray(history.value)[np.arange(m), last],
             gap=nothing,
             violation=nothing,
@@ -171,6 +171,7 @@ def network(
             coefficients=np.zeros((m, 0), np.float32),
             intercept=nothing,
             counts=counts,
+            test_rates=found[-1][2:].T.reshape(m, *counts.shape[1:]),
             bandwidth=nothing,
         ),
         keep=keep,
@@ -220,19 +221,18 @@ def _measure(
     notion: notions.Notion,
     dataset: Dataset,
     regression: bool,
-) -> tuple[Float[Array, " m"], Float[Array, " m"]]:
-    """Accuracy and unfairness of every model, one after the other."""
+) -> Float[Array, "m c"]:
+    """Shares of every model, one after the other."""
     cond = notion(part.groups, part.labels, n_groups=dataset.n_groups)
 
-    def point(own: Any, batch: erm.Batch) -> tuple[Array, Array]:
+    def point(own: Any, batch: erm.Batch) -> Float[Array, " c"]:
         scores = training.evaluate(apply, own, batch).scores
         if regression:
             error = jnp.mean(jnp.square(scores - batch.labels))
             explained = 1 - error / jnp.var(batch.labels)
-            return explained, metrics.ks_distance(scores, cond)
-        decisions = scores > 0
-        accuracy = metrics.accuracy(decisions, batch.labels)
-        return accuracy, metrics.max_gap(decisions, cond)
+            shares = jnp.stack([explained, metrics.ks_distance(scores, cond)])
+            return jnp.pad(shares, (0, cond.occupied.size), constant_values=jnp.nan)
+        return shares_of(scores > 0, batch.labels, cond, None)
 
     measured = jax.jit(
         lambda params, batch: jax.lax.map(functools.partial(point, batch=batch), params)

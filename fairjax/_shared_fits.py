@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Bool, DTypeLike, Float, Int
+from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
 from . import _checkpoints, _meshes, _processes
 from ._frontier import Frontier
@@ -24,7 +24,7 @@ class Fits(NamedTuple):
     """What is kept of a batch of fits; columns as in `Frontier`.
 
     Attributes:
-        shares: accuracy and unfairness, on each part that was measured.
+        shares: `shares_of` of each part that was measured, one after the other.
     """
 
     shares: Float[np.ndarray, "m c"]
@@ -37,11 +37,11 @@ class Fits(NamedTuple):
     intercept: Float[np.ndarray, " m"]
 
 
-def kept(shares: list[Any], fit: Any) -> Fits:
-    """Of a `LinearFit` or `KernelFit`, with the shares that its points have."""
+def kept(shares: list[Float[Array, "m c"]], fit: Any) -> Fits:
+    """Of a `LinearFit` or `KernelFit`, with the shares of its points on each part."""
     names = Fits._fields[1:]
     columns = jax.device_get([getattr(fit, name) for name in names])
-    measured = np.stack([np.asarray(share) for share in shares], axis=1)
+    measured = np.concatenate([np.asarray(share) for share in shares], axis=1)
     return Fits(measured, *map(np.asarray, columns))
 
 
@@ -123,7 +123,8 @@ def sharing(
 def form_of(
     m: int,
     *,
-    shares: int,
+    parts: int,
+    counts: Int[np.ndarray, "2 s g"],
     width: int,
     measured: DTypeLike,
     fitted: DTypeLike,
@@ -133,7 +134,8 @@ def form_of(
 
     Args:
         m: points.
-        shares: how many there are of each.
+        parts: how many are measured.
+        counts: as in `Frontier`.
         width: coefficients of a point.
         measured: dtype of the shares.
         fitted: of other numbers.
@@ -142,6 +144,7 @@ def form_of(
     forms: dict[str, Any] = dict.fromkeys(
         Fits._fields, jax.ShapeDtypeStruct((m,), fitted)
     )
+    shares = parts * (2 + counts[0].size)
     forms["shares"] = jax.ShapeDtypeStruct((m, shares), measured)
     forms["iterations"] = jax.ShapeDtypeStruct((m,), counted)
     forms["converged"] = jax.ShapeDtypeStruct((m,), bool)
@@ -153,6 +156,7 @@ def frontier_of(
     whole: Fits,
     *,
     cv_shares: Float[np.ndarray, "2 m"],
+    counts: Int[np.ndarray, "2 s g"],
     objective: Float[np.ndarray, " m"] | None = None,
     **columns: Any,
 ) -> Frontier:
@@ -161,14 +165,16 @@ def frontier_of(
     Args:
         whole: the models, with shares of the training and of the test part.
         cv_shares: means over the folds.
+        counts: as in `Frontier`.
         objective: where it is not that of the fits.
         **columns: the others.
     """
-    train, test = whole.shares.T[:2], whole.shares.T[2:]
-    own = whole._asdict()
+    train, test = np.split(whole.shares.T, 2)
+    rates = test[2:].T.reshape(-1, *counts.shape[1:])
+    own = whole._asdict() | {"counts": counts, "test_rates": rates}
     del own["shares"]
     own |= {} if objective is None else {"objective": objective}
-    parts = {"train": train, "cv": cv_shares, "test": test}
+    parts = {"train": train[:2], "cv": cv_shares, "test": test[:2]}
     for name, (accuracy, unfairness) in parts.items():
         own |= {f"{name}_accuracy": accuracy, f"{name}_unfairness": unfairness}
     front = np.zeros(train.shape[1], bool)

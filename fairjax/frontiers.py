@@ -22,7 +22,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Real
 
-from . import erm, metrics, orthogonality, solvers, sweeps
+from . import erm, orthogonality, solvers, sweeps
 from ._frontier import Frontier as Frontier
 from ._frontier import (
     Part,
@@ -32,6 +32,7 @@ from ._frontier import (
     compare,
     cross_validate,
     on_device,
+    shares_of,
 )
 from ._frontier import average as average
 from ._frontier import check as check
@@ -242,6 +243,7 @@ def linear(
     form = functools.partial(
         form_of,
         strength.size,
+        counts=counts,
         width=train.features.shape[1],
         measured=real,
         fitted=real,
@@ -269,13 +271,13 @@ def linear(
         for part, chosen in parts:
             mask = jnp.asarray(chosen)
             cond = cells(part, mask)
-            shares += _measure(fit.coefficients, fit.intercept, part, cond, mask)
+            shares.append(_measure(fit.coefficients, fit.intercept, part, cond, mask))
         return kept(shares, fit)
 
     everyone = np.ones(labels.shape, bool)
     both = ((train, everyone), (test, np.ones(test.labels.shape, bool)))
     whole = shared.fit(
-        lambda rows: measured(rows, everyone, *both), form(shares=4), part="whole"
+        lambda rows: measured(rows, everyone, *both), form(parts=2), part="whole"
     )
     done(1, n_folds + 1)
     cv_shares, cv_converged = whole.shares.T[:2], whole.converged
@@ -284,11 +286,11 @@ def linear(
         def fold(inside: Bool[np.ndarray, " n"], number: int):
             part = shared.fit(
                 lambda rows: measured(rows, inside, (train, ~inside)),
-                form(shares=2),
+                form(parts=1),
                 part="fold",
                 number=number,
             )
-            return part.shares.T, part.converged
+            return part.shares.T[:2], part.converged
 
         cv_shares, cv_converged = cross_validate(
             train, fold, n_folds=n_folds, seed=seed, progress=done
@@ -326,13 +328,11 @@ def _preprocessed(task: Task, remove: Callable[[Array, Array], Array]) -> Linear
 
 @jax.jit
 def _measure(coefficients, intercept, part: Part, cond: Conditionals, weights):
-    """Accuracy and gap of decisions of every model, one model's scores at a time."""
+    """Shares of the decisions of every model, one model's scores at a time."""
 
     def point(model):
         scores = jnp.matmul(part.features, model[0], precision="highest") + model[1]
-        decisions = scores > 0
-        accuracy = metrics.accuracy(decisions, part.labels, weights=weights)
-        return accuracy, metrics.max_gap(decisions, cond)
+        return shares_of(scores > 0, part.labels, cond, weights)
 
     return jax.lax.map(point, (coefficients, intercept))
 

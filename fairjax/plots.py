@@ -37,6 +37,9 @@ class Frontier(NamedTuple):
         converged: False for points to be drawn as failed fits.
         label: what the horizontal axis measures, with its unit.
         heading: name of the panel, such as the data set.
+        low: lower ends of intervals of the unfairness, NaN for points without one;
+            they are drawn as horizontal bars.
+        high: upper ends.
     """
 
     unfairness: Real[ArrayLike, " m"]
@@ -47,6 +50,8 @@ class Frontier(NamedTuple):
     converged: Bool[ArrayLike, " m"]
     label: str = "difference of equal opportunity on test [0-1]"
     heading: str = ""
+    low: Real[ArrayLike, " m"] | None = None
+    high: Real[ArrayLike, " m"] | None = None
 
 
 def frontier(
@@ -147,7 +152,8 @@ _SELECTED = "selected"
 _UNCONSTRAINED = "without fairness"
 _OTHER = "other settings"
 _FAILED = "not converged"
-_NAMES = (_FRONT, _SELECTED, _UNCONSTRAINED, _OTHER, _FAILED)
+_BARS = "interval of unfairness"
+_NAMES = (_FRONT, _SELECTED, _UNCONSTRAINED, _OTHER, _FAILED, _BARS)
 
 
 def _draw(ax: "matplotlib.axes.Axes", panel: Frontier) -> None:
@@ -165,6 +171,17 @@ def _draw(ax: "matplotlib.axes.Axes", panel: Frontier) -> None:
             x[plain], y[plain], marker="o", markersize=4.5, markerfacecolor="none",
             markeredgecolor=_canvas.GREY, markeredgewidth=0.9, label=_OTHER, zorder=2,
             **style,
+        )  # fmt: skip
+    ends = [
+        np.full(x.shape, np.nan) if e is None else e for e in (panel.low, panel.high)
+    ]
+    low, high = (np.asarray(end, float) for end in ends)
+    barred = seen & np.isfinite(low) & np.isfinite(high)
+    if barred.any():
+        ax.errorbar(
+            x[barred], y[barred], xerr=[x[barred] - low[barred], high[barred] -
+            x[barred]], fmt="none", ecolor=_canvas.GREY, elinewidth=0.9, capsize=2.5,
+            label=_BARS, zorder=1,
         )  # fmt: skip
     if failed.any():
         ax.plot(
@@ -204,8 +221,21 @@ def _draw(ax: "matplotlib.axes.Axes", panel: Frontier) -> None:
 
 def _check(panel: Frontier) -> None:
     n = np.shape(panel.unfairness)[0]
-    for name in ("accuracy", "front", "converged"):
-        checks.check_length(getattr(panel, name), n=n, name=name, to="unfairness")
+    for name in ("accuracy", "front", "converged", "low", "high"):
+        if getattr(panel, name) is not None:
+            checks.check_length(getattr(panel, name), n=n, name=name, to="unfairness")
+    if (panel.low is None) != (panel.high is None):
+        raise ValueError("`low` and `high` must be given together, but one is None.")
+    if panel.low is not None:
+        outside = np.flatnonzero(
+            (np.asarray(panel.low) > panel.unfairness)
+            | (np.asarray(panel.high) < panel.unfairness)
+        )
+        if outside.size:
+            raise ValueError(
+                f"`low` and `high` must enclose `unfairness`, but those of point "
+                f"{outside[0]} do not."
+            )
     if not (np.isfinite(panel.unfairness) & np.isfinite(panel.accuracy)).any():
         raise ValueError(
             f"none of the {n} points has a finite unfairness and accuracy, so there is "

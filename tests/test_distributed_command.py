@@ -147,7 +147,7 @@ def test_a_killed_process_costs_what_was_not_saved(tmp_path):
     assert alone.exit_code == 0, alone.output
     (status, said, told), (status1, _, told1) = ended(jobs)
     assert (status, status1) == (0, 0), (told, told1)
-    assert said.count("\n") == 2
+    assert said.count("\n") == 3
     after = {
         path: path.stat().st_mtime_ns for path in sorted(kept.rglob("epochs-*.json"))
     }

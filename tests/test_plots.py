@@ -47,6 +47,22 @@ def test_every_point_is_drawn_once_under_its_kind(panel):
     }
 
 
+def test_intervals_are_bars_at_their_points(panel):
+    nothing = np.full(7, np.nan)
+    low, high = nothing.copy(), nothing.copy()
+    low[[0, 2]], high[[0, 2]] = [0.2, 0.0], [0.35, 0.25]
+    (ax,) = plots.frontier(panel._replace(low=low, high=high)).axes
+    (bars,) = [c for c in ax.containers if c.get_label() == "interval of unfairness"]
+    segments = np.concatenate([c.get_segments() for c in bars.lines[2]])
+    expected = [[[0.2, 0.85], [0.35, 0.85]], [[0.0, 0.8], [0.25, 0.8]]]
+    np.testing.assert_allclose(segments, expected, rtol=1e-6)
+    with pytest.raises(ValueError, match="must be given together"):
+        plots.frontier(panel._replace(low=low))
+    low[2] = 0.15
+    with pytest.raises(ValueError, match="must enclose `unfairness`, but .* point 2"):
+        plots.frontier(panel._replace(low=low, high=high))
+
+
 def test_axes_say_what_they_measure(panel):
     figure = plots.frontier([panel, panel._replace(label="other")], title="Linear")
     first, second = figure.axes
