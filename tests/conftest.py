@@ -1,3 +1,6 @@
+import os
+
+import hypothesis
 import jax
 import jaxtyping
 import numpy as np
@@ -8,6 +11,15 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Two devices, so that sharded programs are more than a formality.
 jax.config.update("jax_num_cpu_devices", 2)
+
+# The same 200 examples per property each time; the nightly ones are drawn anew.
+hypothesis.settings.register_profile(
+    "ci", max_examples=200, derandomize=True, database=None, deadline=None
+)
+hypothesis.settings.register_profile(
+    "nightly", max_examples=10_000, database=None, deadline=None
+)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
 def pytest_configure(config):
@@ -38,6 +50,15 @@ def x64():
     """Double precision for one test, where the claim needs it."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def optimized():
+    """Where running takes longer than compiling, whatever JAX was told."""
+    before = jax.config.jax_disable_most_optimizations
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The README, executed: its examples as one program, its commands by their help."""
 
+import functools
 import os
 import re
 import shlex
@@ -60,6 +61,13 @@ def call(*words: str, folder: Path) -> str:
     return done.stdout
 
 
+@functools.cache
+def help_of(*subcommand: str) -> str:
+    """Asked once, however many commands are shown: a process costs seconds."""
+    program = ["-c", "from fairjax.cli import main; main()"]
+    return call(*program, *subcommand, "--help", folder=README.parent)
+
+
 def test_examples_run_as_they_stand(tmp_path):
     script = tmp_path / "README.py"
     script.write_text(program(), encoding="utf-8")
@@ -74,10 +82,9 @@ def test_marked_commands_are_there(name):
 
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
-def test_commands_shown_exist(words, tmp_path):
+def test_commands_shown_exist(words):
     options = {word.split("=")[0] for word in words if word.startswith("--")}
-    program = ["-c", "from fairjax.cli import main; main()"]
     subcommand = [words[0]] if words and not words[0].startswith("-") else []
-    text = call(*program, *subcommand, "--help", folder=tmp_path)
+    text = help_of(*subcommand)
     missing = [o for o in options if not re.search(rf"(?<!\S){re.escape(o)}\b", text)]
     assert missing == []
