@@ -12,15 +12,16 @@ import jax
 import numpy as np
 from jaxtyping import Bool
 
-from . import _canvas, _files, _score_tables, _terminal, plots, sweeps
-from ._score_measures import LEVEL, Gap, chance, gaps, in_order
+from . import _canvas, _files, _score_tables, _terminal, bounds, notions, plots, sweeps
+from ._score_measures import LEVEL, RATIO, Gap, chance, gaps, in_order
 from ._score_tables import Columns, Labels, Rows
 from ._terminal import plain
 
 if TYPE_CHECKING:
     import matplotlib.figure
 
-FILES = ("groups.csv", "gaps.csv", "report.md", "scores.png")
+FILES = ("groups.csv", "gaps.csv", "report.md", "scores.png", "gaps.png")
+CONFIDENCE = 0.95  # Of the exact limits.
 
 
 class Found(NamedTuple):
@@ -123,6 +124,8 @@ def _audit(
         )
     head, numbers = _numbers(rows, labels, decisions, len(names))
     sentences = _sentences(rows, labels, limit, names, draws=draws)
+    if decisions is not None:
+        sentences += _limits(rows, labels, decisions, names)
     return Found(head, numbers, compared, sentences)
 
 
@@ -226,6 +229,43 @@ def _sentences(
     return said
 
 
+def _limits(
+    rows: Rows,
+    labels: Labels | None,
+    decisions: Bool[np.ndarray, " n"],
+    names: tuple[str, ...],
+) -> list[str]:
+    """What the rows can tell of the true gaps of rates: `bounds.binomial`.
+
+    Rows of different weights have no such limits, and no sentence.
+    """
+    used = rows.weights > 0
+    if np.ptp(rows.weights[used]):
+        return []
+    parts = {"selection rates": (used, "rows")}
+    if labels is not None and labels.binary:
+        parts["true positive rates"] = (used & (labels.values == 1), "positives")
+    said = []
+    for what, (part, unit) in parts.items():
+        counts = np.bincount(rows.groups[part], minlength=len(names))
+        if (counts > 0).sum() < 2:
+            continue
+        cond = notions.demographic_parity(
+            rows.groups, n_groups=len(names), weights=part
+        )
+        found = bounds.binomial(decisions, cond, confidence=CONFIDENCE).largest
+        gap, low, high = (float(end[0]) for end in found)
+        least = int(np.where(counts > 0, counts, counts.max() + 1).argmin())
+        doubt = "" if low > 0 else ", so that it cannot be told from 0"
+        said.append(
+            f"The true difference of {what} lies between {low:.3f} and {high:.3f} with "
+            f"{CONFIDENCE:.0%} confidence{doubt}: {names[least]} has "
+            f"{counts[least]:,} {unit}, and the gap is known to "
+            f"+-{max(high - gap, gap - low):.2g}."
+        )
+    return said
+
+
 def _shown(name: str, value: float) -> str:
     if np.isnan(value):
         return "-"
@@ -244,6 +284,7 @@ def _gap_cells(found: Found) -> list[list[str]]:
 
 
 _GAP_HEAD = ["between groups", "gap", f"{LEVEL:.0%} from", "to"]
+_SHARE = " [0-1]"
 _SCORES = 5  # Numbers of a group that concern its scores alone.
 
 
@@ -270,7 +311,7 @@ def _write(
     scores: Path,
     score: str,
 ) -> None:
-    groups, compared, report, picture = paths
+    groups, compared, report, picture, bars = paths
     harmless = map(_terminal.harmless, names)
     table: list[Sequence[object]] = [["group", *found.head]]
     for name, numbers in zip(harmless, found.groups, strict=True):
@@ -285,6 +326,7 @@ def _write(
             compared: partial(_terminal.write_rows, rows=gap_table),
             report: lambda stream: stream.write(text),
             picture: partial(_canvas.write, drawn),
+            bars: partial(_canvas.write, _bars(found, scores, score)),
         }
     )
 
@@ -302,10 +344,22 @@ def _report(found: Found, names: tuple[str, ...], scores: Path, score: str) -> s
         _terminal.markdown(["group", *found.head], _group_cells(found, names)),
         "## Between groups",
         _terminal.markdown(_GAP_HEAD, _gap_cells(found)),
+        "![gaps between groups with their intervals](gaps.png)",
         *map(plain, found.sentences),
         f"fairjax {version}, jax {jax.__version__}.",
     ]
     return "\n\n".join(lines) + "\n"
+
+
+def _bars(found: Found, scores: Path, score: str) -> "matplotlib.figure.Figure":
+    """The gaps that are shares, with their intervals."""
+    shares = [g for g in found.gaps if g.name.endswith(_SHARE) and g.name != RATIO]
+    return plots.intervals(
+        [gap.name.removesuffix(_SHARE) for gap in shares],
+        *np.array([gap[1:] for gap in shares]).T,
+        label=f"largest gap{_SHARE}, {LEVEL:.0%} intervals",
+        title=f"{score}, {scores.name}".replace("$", r"\$"),
+    )
 
 
 def _picture(

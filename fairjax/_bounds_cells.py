@@ -8,6 +8,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from . import _bounds_widths, _distributions, checks
 from ._bounds_widths import Number
+from ._bounds_widths import check_level as check_level
 from .notions import Conditionals
 
 Values = Real[ArrayLike, " n"] | Bool[ArrayLike, " n"]
@@ -160,6 +161,13 @@ def numbers_of(occupied: Bool[Array, "s g"]) -> tuple[Array, Array, Array]:
     return per_stratum.sum(), pairs, compared
 
 
+def widened(cond: Conditionals) -> Conditionals:
+    """Weights of 32 bits at least: halves can neither count members nor events."""
+    narrow = cond.weights.dtype.itemsize < 4
+    weights = cond.weights.astype(jnp.float32) if narrow else cond.weights
+    return Conditionals(weights, cond.occupied)
+
+
 def equal_members(
     cond: Conditionals,
 ) -> tuple[Bool[Array, "s g n"], Bool[Array, "s g"]]:
@@ -189,17 +197,6 @@ def apart(member: Bool[Array, "s g n"]) -> Bool[Array, "s 1 n"]:
 def cast(number: Any, dtype: jnp.dtype) -> Float[Array, "..."]:
     """As an array of this dtype, under strict promotion."""
     return jnp.asarray(number).astype(dtype)
-
-
-def check_level(confidence: Number, n_configurations: Number) -> None:
-    """Raises `ValueError` for a confidence or a number of models out of range."""
-    if checks.concrete(confidence) and not 0 < float(np.asarray(confidence)) < 1:
-        raise ValueError(f"`confidence` must lie in (0, 1), but is {confidence}.")
-    few = checks.concrete(n_configurations) and not np.asarray(n_configurations) >= 1
-    if few:
-        raise ValueError(
-            f"`n_configurations` must be at least 1, but is {n_configurations}."
-        )
 
 
 def check_range(

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, Real
 
 from . import _bounds_binomial, checks
@@ -82,10 +83,15 @@ def hoeffding_width(
     Returns:
         The half-width.
 
+    Raises:
+        ValueError: for a number of samples that is not above 0, fewer than two groups
+            or one stratum, a confidence outside (0, 1), fewer than one configuration.
+
     Example:
         >>> print(f"{hoeffding_width(1476, value_range=(0, 1)):.4f}")
         0.0500
     """
+    checks.check_nonnegative(n, name="n", positive=True)
     n, low, high = _floats(n, *value_range)
     pairs, _ = _comparisons(n_groups, n_strata)
     log = log_events(2 * pairs, confidence, n_configurations, n.dtype)
@@ -116,11 +122,16 @@ def empirical_bernstein_width(
     Returns:
         The half-width.
 
+    Raises:
+        ValueError: for a number of samples that is not above 0, fewer than two groups
+            or one stratum, a confidence outside (0, 1), fewer than one configuration.
+
     Example:
         >>> settings = {"value_range": (0, 1), "deviation": 0.1}
         >>> print(f"{empirical_bernstein_width(1000, **settings):.4f}")
         0.0271
     """
+    checks.check_nonnegative(n, name="n", positive=True)
     n, low, high, deviation = _floats(n, *value_range, deviation)
     pairs, cells = _comparisons(n_groups, n_strata)
     log = log_events(2 * pairs + cells, confidence, n_configurations, n.dtype)
@@ -150,16 +161,21 @@ def binomial_width(
     Returns:
         The half-width, with `rate * n` decisions of 1 even if that is no whole number.
 
+    Raises:
+        ValueError: for a number of samples that is not above 0, fewer than two groups
+            or one stratum, a confidence outside (0, 1), fewer than one configuration.
+
     Example:
         >>> print(f"{binomial_width(500):.3f}, {binomial_width(500, rate=0.05):.3f}")
         0.072, 0.033
     """
+    checks.check_nonnegative(n, name="n", positive=True)
     n, rate = _floats(n, rate)
     pairs, _ = _comparisons(n_groups, n_strata)
     log = log_events(2 * pairs, confidence, n_configurations, n.dtype)
     both = jnp.stack([n, n])
     _, _, below = _bounds_binomial.limits(rate * both, both, -log, -log)
-    return -below[0, 1]
+    return jnp.maximum(-below[0, 1], 0)
 
 
 def rademacher_width(
@@ -190,11 +206,16 @@ def rademacher_width(
     Returns:
         The half-width.
 
+    Raises:
+        ValueError: for a number of samples that is not above 0, fewer than two groups
+            or one stratum, a confidence outside (0, 1), fewer than one configuration.
+
     Example:
         >>> print(rademacher_width(10_000, value_range=(0, 2), norm=1.0, radius=1.0,
         ...     lipschitz=1.0).round(4))
         0.0667
     """
+    checks.check_nonnegative(n, name="n", positive=True)
     n, low, high, norm, radius, lipschitz = _floats(
         n, *value_range, norm, radius, lipschitz
     )
@@ -226,15 +247,31 @@ def ks_width(
     Returns:
         The half-width.
 
+    Raises:
+        ValueError: for a number of samples that is not above 0, fewer than two groups
+            or one stratum, a confidence outside (0, 1), fewer than one configuration.
+
     Example:
         >>> from functools import partial
         >>> int(samples_for(0.1, width=ks_width))
         877
     """
+    checks.check_nonnegative(n, name="n", positive=True)
     (n,) = _floats(n)
     _, cells = _comparisons(n_groups, n_strata)
     log = log_events(2 * cells, confidence, n_configurations, n.dtype)
     return 2 * hoeffding(1 / n, log, jnp.ones((), n.dtype))
+
+
+def check_level(confidence: Number, n_configurations: Number) -> None:
+    """Raises `ValueError` for a confidence or a number of models out of range."""
+    if checks.concrete(confidence) and not 0 < float(np.asarray(confidence)) < 1:
+        raise ValueError(f"`confidence` must lie in (0, 1), but is {confidence}.")
+    few = checks.concrete(n_configurations) and not np.asarray(n_configurations) >= 1
+    if few:
+        raise ValueError(
+            f"`n_configurations` must be at least 1, but is {n_configurations}."
+        )
 
 
 def log_events(
@@ -244,9 +281,10 @@ def log_events(
     dtype: jnp.dtype,
 ) -> Float[Array, ""]:
     """`log(1 / d)` where each of the events may have probability `d` (Bonferroni)."""
+    check_level(confidence, n_configurations)
     # A number of Python is subtracted from 1 before it is rounded to `dtype`.
     failure = jnp.asarray(1 - confidence).astype(dtype)
-    events = jnp.maximum(jnp.asarray(n_events).astype(dtype), 1)
+    events = jnp.maximum(jnp.asarray(n_events, dtype), 1)
     models = jnp.asarray(n_configurations, dtype)
     return jnp.log(events) + jnp.log(models) - jnp.log(failure)
 
@@ -300,4 +338,4 @@ def _comparisons(n_groups: int, n_strata: int) -> tuple[int, int]:
 
 def _floats(*numbers: Number) -> list[Float[Array, ""]]:
     dtype = jax.dtypes.canonicalize_dtype(float)
-    return [jnp.asarray(number).astype(dtype) for number in numbers]
+    return [jnp.asarray(number, dtype) for number in numbers]

@@ -44,6 +44,20 @@ def write_whole(writers: Writers) -> None:
             aside.unlink(missing_ok=True)
 
 
+def state(path: Path) -> tuple[int, ...]:
+    """What changes when a file does: which one it is, its size and its time."""
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def check_state(path: Path, before: tuple[int, ...]) -> None:
+    """Raises `ValueError` when the file is not as it was before."""
+    if state(path) != before:
+        raise ValueError(
+            f"{str(path)!r} has changed while it was read. Run again when it is whole."
+        )
+
+
 def check_writable(path: Path) -> None:
     """Raises `OSError` unless a file can be written, or replaced, there."""
     aside = _target(path).with_name(f".fairjax-{uuid.uuid4().hex}")

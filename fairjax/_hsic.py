@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.lax import Precision
 from jaxtyping import Array, ArrayLike, Float, Real
 
@@ -72,7 +73,7 @@ def hsic(
     sums.check_block(block)
     check_sample(x, weights, name="x", word="weights")
     check_sample(y, None, name="y", word="weights")
-    n, dtype = jnp.shape(x)[0], wide(x, y)
+    n, dtype = np.shape(x)[0], wide(x, y)
     checks.check_length(y, n=n, name="y", to="x")
     of_x, of_y = sums.unbind(x_kernel), sums.unbind(y_kernel)
     return _hsic(

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from . import checks, erm
@@ -61,8 +62,8 @@ def check_settings(
     for name in ("ridge", "target", "lam"):
         checks.check_finite(settings[name], name=name)
     checks.check_finite(directions, name="directions")
-    k = jnp.shape(directions)[0]
-    shapes = {name: jnp.shape(value) for name, value in settings.items()}
+    k = np.shape(directions)[0]
+    shapes = {name: np.shape(value) for name, value in settings.items()}
     per_direction = ("tolerance", "target")
     for name in per_direction:
         if len(shapes[name]) == 2 and shapes[name][1] != k:

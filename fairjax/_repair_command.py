@@ -57,6 +57,7 @@ def run(
             f"`--jitter` must be a seed in [0, 2^32), but is {jitter}: any one will do."
         )
     form = _check_outputs(scores, calibration, out, picture)
+    before = _files.state(scores) if scores.exists() else ()
     paths = [scores] if calibration is None else [scores, calibration]
     tables, names = _score_tables.read(paths, columns)
     rows, known = tables[0], tables[-1]
@@ -74,6 +75,7 @@ def run(
             columns=columns,
             name=column,
             values=found.fair.tolist(),
+            state=before,
         )
     }
     if picture:

@@ -14,7 +14,7 @@ from typing import IO, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int32
 
-from . import _tables, checks
+from . import _files, _tables, checks
 
 LARGEST = 1e150  # Squares of differences must be finite too.
 MOST_GROUPS = 100  # Every pair is compared, and every group drawn from.
@@ -161,8 +161,14 @@ def write_with(
     *,
     name: str,
     values: Iterable[float],
+    state: tuple[int, ...],
 ) -> None:
-    """Writes the table with one column more, every other character as it was."""
+    """Writes the table with one column more, every other character as it was.
+
+    Raises:
+        ValueError: for a table that is not in the state in which it was read.
+    """
+    _files.check_state(path, state)
     with path.open("rb") as start:
         marked = start.read(3) == b"\xef\xbb\xbf"
     encoding = columns.encoding
@@ -175,12 +181,16 @@ def write_with(
         for row, text in _records(lines, sep=columns.sep):
             body = text.rstrip("\r\n")
             if row:
-                entry = _quoted(name, columns.sep) if header else repr(next(entries))
+                entry = (
+                    _quoted(name, columns.sep) if header else repr(next(entries, 0.0))
+                )
                 body += columns.sep + entry
                 header = False
             out.write(body + text[len(text.rstrip("\r\n")) :])
     out.flush()
     out.detach()
+    # Rows that came or went meanwhile have not their own values.
+    _files.check_state(path, state)
 
 
 def _records(lines: Iterable[str], *, sep: str) -> Iterator[tuple[list[str], str]]:

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Int32, Shaped
 
-from . import checks
+from . import _files, checks
 
 Frame = Any  # A pandas table; pandas is an optional extra, imported where it is used.
 
 MISSING = "missing"
 MOST_CATEGORIES = 1000
+MOST_COLUMNS = 100_000
 
 
 def joint_codes(
@@ -203,10 +204,16 @@ def read_csv(path: Path, *, sep: str, encoding: str) -> Frame:
             f"`sep` must be one character, neither a space, a quote nor a line end, "
             f"but is {sep!r}."
         )
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ValueError(
+            f"{str(path)!r} is no file, and a table is read twice. Write it to one."
+        )
     try:
+        before = _files.state(path)
         with path.open(newline="", encoding=encoding) as lines:
             rows = csv.reader(lines, delimiter=sep, skipinitialspace=True, strict=True)
             header = [name.strip() for name in next((r for r in rows if r), [])]
+            _check_header(header, path)
             for row in rows:
                 if row and len(row) != len(header):
                     raise ValueError(
@@ -219,12 +226,7 @@ def read_csv(path: Path, *, sep: str, encoding: str) -> Frame:
             f"cannot read {str(path)!r} as CSV with `sep` = {sep!r} and `encoding` = "
             f"{encoding!r}: {error}. Check the path and these two."
         ) from error
-    if len(set(header)) < len(header) or not header:
-        raise ValueError(
-            f"{str(path)!r} must begin with a line of different column names, but it "
-            f"has {header or 'none'}."
-        )
-    return extra("pandas").read_csv(
+    frame = extra("pandas").read_csv(
         path,
         sep=sep,
         encoding=encoding,
@@ -234,6 +236,22 @@ def read_csv(path: Path, *, sep: str, encoding: str) -> Frame:
         skipinitialspace=True,
         low_memory=False,
     )
+    _files.check_state(path, before)
+    return frame
+
+
+def _check_header(header: list[str], path: Path) -> None:
+    if len(header) > MOST_COLUMNS:
+        raise ValueError(
+            f"{str(path)!r} has {len(header):,} columns, more than {MOST_COLUMNS:,}. "
+            f"Keep those that are used."
+        )
+    if len(set(header)) < len(header) or not header:
+        more = ", ..." * (len(header) > 8)
+        raise ValueError(
+            f"{str(path)!r} must begin with a line of different column names, but it "
+            f"has {header[:8] or 'none'}{more}."
+        )
 
 
 def extra(module: str) -> Any:

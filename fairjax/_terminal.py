@@ -22,12 +22,14 @@ from . import _canvas, _files
 
 T = TypeVar("T")
 
+MOST = 2000  # Characters of a message.
 FEW = 30  # Below, a rate moves by more than 3 points with one sample.
 
 
 def line(message: object) -> str:
-    """A message of the command, in one line."""
-    return "fairjax: " + " ".join(str(message).split())
+    """A message of the command, in one line, which a hostile name cannot flood."""
+    text = " ".join(str(message).split())
+    return "fairjax: " + (text if len(text) <= MOST else text[:MOST] + " ...")
 
 
 def tell(error: BaseException) -> int:

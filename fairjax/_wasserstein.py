@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.lax import Precision
 from jaxtyping import Array, ArrayLike, Bool, Float, Key, Real, UInt32
 
@@ -186,7 +187,8 @@ def _checked(p: float) -> float:
 
 
 def _column(values: ArrayLike, name: str) -> ArrayLike:
-    shape = jnp.shape(values)
+    shape = np.shape(values)
+    checks.check_finite(values, name=name)
     if len(shape) == 1:
         return jnp.asarray(values)[:, None]
     if len(shape) != 2 or shape[1] != 1:

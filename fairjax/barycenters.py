@@ -126,7 +126,7 @@ def fit_map(
         barycenters*, NeurIPS 2020: the closed form of the fair optimum and its
         estimator, Algorithm 1.
     """
-    n = jnp.shape(scores)[0]
+    n = np.shape(scores)[0]
     checks.check_length(groups, n=n, name="groups", to="scores")
     checks.check_groups(groups, n_groups=n_groups)
     checks.check_finite(scores, name="scores")
@@ -139,16 +139,16 @@ def fit_map(
         )
     scores = _ranks.floating(scores)
     if weights is not None:
-        weights = _ranks.constant(_ranks.floating(weights).astype(scores.dtype))
         checks.check_weights(weights, n=n)
+        weights = _ranks.constant(_ranks.floating(weights).astype(scores.dtype))
     if checks.concrete(groups, weights):
         counted = None if weights is None else np.asarray(weights, float)
         missing = np.bincount(np.asarray(groups, int), counted, n_groups) == 0
         if missing.any():
             raise ValueError(
-                f"group {np.flatnonzero(missing)[0]} has no calibration row of weight "
-                f"above 0. Re-encode with `np.unique(..., return_inverse=True)`, merge "
-                f"small groups, or gather more data."
+                f"`groups`: group {np.flatnonzero(missing)[0]} has no calibration row "
+                f"of weight above 0. Re-encode with `np.unique(..., "
+                f"return_inverse=True)`, merge small groups, or gather more data."
             )
     words = halves = None
     if key is not None:
@@ -218,7 +218,7 @@ def apply_map(
         Statistics 2022.
     """
     map = BarycenterMap(*(jnp.asarray(field) for field in map))  # a loaded one too
-    n, n_groups = jnp.shape(scores)[0], map.shares.shape[0]
+    n, n_groups = np.shape(scores)[0], map.shares.shape[0]
     checks.check_length(groups, n=n, name="groups", to="scores")
     checks.check_groups(groups, n_groups=n_groups)
     checks.check_finite(scores, name="scores")

@@ -115,6 +115,7 @@ def hoeffding(
         JASA 1963, Theorem 2.
     """
     _bounds_cells.check_level(confidence, n_configurations)
+    cond = _bounds_cells.widened(cond)
     cells, span = _bounds_cells.summarise(values, cond, value_range)
     n_cells, n_pairs, _ = _bounds_cells.numbers_of(cond.occupied)
     settings = confidence, n_configurations, span.dtype
@@ -182,6 +183,7 @@ def empirical_bernstein(
         COLT 2009, Theorems 3, 4 and 10.
     """
     _bounds_cells.check_level(confidence, n_configurations)
+    cond = _bounds_cells.widened(cond)
     cells, span = _bounds_cells.summarise(values, cond, value_range)
     n_cells, n_pairs, n_compared = _bounds_cells.numbers_of(cond.occupied)
     settings = confidence, n_configurations, span.dtype
@@ -247,6 +249,7 @@ def binomial(
         research workers*, 1932, on products of p-values.
     """
     _bounds_cells.check_level(confidence, n_configurations)
+    cond = _bounds_cells.widened(cond)
     numbers = _distributions.floats(decisions, cond, "decisions")
     _bounds_cells.check_binary(decisions)
     member, alike = _bounds_cells.equal_members(cond)
@@ -350,6 +353,7 @@ def rademacher(
         *Foundations of machine learning*, 2018, Theorems 3.3 and 5.10, Lemma 5.7.
     """
     _bounds_cells.check_level(confidence, n_configurations)
+    cond = _bounds_cells.widened(cond)
     if (radius is None) == (square_norms is None):
         raise ValueError("give exactly one of `radius` and `square_norms`.")
     for name, value in {"norm": norm, "lipschitz": lipschitz}.items():
@@ -427,6 +431,7 @@ def ks_distance(
         Annals of Probability 1990: `P(sup |F_n - F| > e) <= 2 exp(-2 n e^2)`.
     """
     _bounds_cells.check_level(confidence, n_configurations)
+    cond = _bounds_cells.widened(cond)
     scores = _distributions.floats(scores, cond, "scores")
     member, alike = _bounds_cells.equal_members(cond)
     bad = (member & jnp.isnan(scores)[None, None]).any(axis=-1)

@@ -117,6 +117,9 @@ def check_group_number(groups: Any) -> None:
 def check_finite(array: Any, *, name: str) -> None:
     """Raises `ValueError` with the first position that is NaN or infinite.
 
+    Also for a number that JAX's present precision cannot hold: in it, 2^31 would become
+    -2^31, and 1e300 infinity.
+
     Example:
         >>> check_finite(np.array([[1.0, np.nan]]), name="features")
         Traceback (most recent call last):
@@ -138,6 +141,17 @@ def check_finite(array: Any, *, name: str) -> None:
             f"`{name}` must be finite, but {name}{where} = {values[at]}. "
             f"Drop or impute such entries before the call."
         )
+    held = jax.dtypes.canonicalize_dtype(values.dtype)
+    if held != values.dtype:
+        limits = jnp.iinfo(held) if held.kind in "iu" else jnp.finfo(held)
+        wide = np.argwhere((values < float(limits.min)) | (values > float(limits.max)))
+        if wide.size:
+            at = tuple(int(i) for i in wide[0])
+            where = "".join(["[", ", ".join(map(str, at)), "]"]) if at else ""
+            raise ValueError(
+                f"`{name}` must be finite in {held}, but {name}{where} = {values[at]}. "
+                f"Rescale it, or set `jax_enable_x64`."
+            )
 
 
 def check_weights(weights: Any, *, n: int, name: str = "weights") -> None:

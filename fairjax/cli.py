@@ -416,8 +416,8 @@ def audit(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Gets groups.csv, gaps.csv, report.md and scores.png; older ones are "
-            "replaced.",
+            help="Gets groups.csv, gaps.csv, report.md, scores.png and gaps.png; older "
+            "ones are replaced.",
         ),
     ] = None,
     compilation_cache: _options.KeepPrograms = True,

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Real
 
-from . import checks
+from . import _samples, checks
 from ._objective import Batch as Batch
 from ._objective import Objective as Objective
 from ._objective import Outputs as Outputs
@@ -129,7 +129,8 @@ def empirical_risk(
         The risk; 0 when all weights are 0.
 
     Raises:
-        ValueError: for scores that are not finite, and for bad weights.
+        ValueError: for scores that are not finite, lengths that differ, and for bad
+            weights.
 
     Example:
         >>> empirical_risk(jnp.array([1.0, -3.0]), jnp.array([1, 1]), loss=hinge).item()
@@ -138,14 +139,15 @@ def empirical_risk(
     References:
         Donini et al., NeurIPS 2018, section 2: the empirical risk of f.
     """
+    checks.check_length(labels, n=len(scores), name="labels", to="scores")
     checks.check_finite(scores, name="scores")
     values = loss(scores, labels)
     if weights is None:
         return jnp.mean(values)
     checks.check_weights(weights, n=len(scores))
-    mass = weights.astype(values.dtype)
-    total = mass.sum()
-    return jnp.vdot(mass, values) / jnp.where(total > 0, total, 1)
+    dtype = _samples.wide(values, weights)
+    mass = _samples.shares(_samples.as_weights(weights, len(scores), dtype))
+    return jnp.vdot(mass.astype(values.dtype), values)
 
 
 def conditional_risks(
@@ -167,6 +169,10 @@ def conditional_risks(
         The conditional risk of each cell, 0 where the cell is empty (see
         `cond.occupied`); cost O(s g n).
 
+    Raises:
+        ValueError: for scores that are not finite, and for scores or labels that are
+            not one per sample of `cond`.
+
     Example:
         >>> from fairjax.notions import equal_opportunity
         >>> labels, groups = jnp.array([1, 1, 0]), jnp.array([0, 1, 1])
@@ -178,6 +184,10 @@ def conditional_risks(
     References:
         Donini et al., NeurIPS 2018, Definition 1: the risks `L^{+,a}` and `L^{+,b}`.
     """
+    n = cond.weights.shape[-1]
+    checks.check_length(scores, n=n, name="scores", to="groups")
+    checks.check_length(labels, n=n, name="labels", to="groups")
+    checks.check_finite(scores, name="scores")
     values = loss(scores, labels)
     return jnp.einsum("sgn,n->sg", cond.weights.astype(values.dtype), values)
 
@@ -203,6 +213,9 @@ def risk_gap(
     Returns:
         A number >= 0 [units of the loss], over occupied cells only; 0 when no stratum
         has two of them. Cost O(s g n).
+
+    Raises:
+        ValueError: as in `conditional_risks`.
 
     Example:
         >>> from fairjax.notions import demographic_parity

@@ -98,7 +98,7 @@ def conditional_parity(
         checks.check_memberships(groups, n_groups=n_groups)
     else:
         checks.check_groups(groups, n_groups=n_groups)
-    n = jnp.shape(groups)[0]
+    n = np.shape(groups)[0]
     checks.check_length(strata, n=n, name="strata", to="groups")
     if weights is not None:
         checks.check_weights(weights, n=n)
@@ -136,7 +136,7 @@ def demographic_parity(
         constraints*, ICDM Workshops 2009.
     """
     del labels
-    strata = jnp.zeros(jnp.shape(groups)[0], jnp.int32)
+    strata = jnp.zeros(np.shape(groups)[0], jnp.int32)
     return conditional_parity(
         groups, strata, n_groups=n_groups, n_strata=1, weights=weights
     )
@@ -277,7 +277,7 @@ def intersect(
             f"`attributes` and `sizes` must name the same attributes, at least one, "
             f"but there are {len(attributes)} and {len(sizes)}."
         )
-    joint = jnp.zeros(jnp.shape(attributes[0])[0], jnp.int32)
+    joint = jnp.zeros(np.shape(attributes[0])[0], jnp.int32)
     n_groups = 1
     for codes, size in zip(attributes, sizes, strict=True):
         checks.check_groups(codes, n_groups=size, name="attributes")
@@ -287,6 +287,12 @@ def intersect(
 
 
 def _as_codes(codes: ArrayLike) -> Shaped[Array, "n *g"]:
+    if checks.concrete(codes) and not isinstance(codes, jax.Array):
+        codes = np.asarray(codes)
+        held = jax.dtypes.canonicalize_dtype(codes.dtype)
+        if held != codes.dtype and held.kind in "iu":
+            # In 32 bits, 2 ** 32 would be code 0.
+            codes = np.clip(codes, np.iinfo(held).min, np.iinfo(held).max)
     codes = jnp.asarray(codes)
     # Booleans have no `arange`, and one of small integers would wrap around.
     small = jnp.issubdtype(codes.dtype, jnp.integer) and codes.dtype.itemsize < 4

@@ -321,9 +321,10 @@ def basis(directions: Float[Array, "k d"]) -> Float[Array, "r d"]:
         >>> jnp.abs(basis(jnp.array([[0.0, 3.0], [0.0, 1.0]]))).round(3).tolist()
         [[0.0, 1.0], [0.0, 0.0]]
     """
-    _, singular, rows = jnp.linalg.svd(directions, full_matrices=False)
+    _, singular, rows = jnp.linalg.svd(_wide(directions), full_matrices=False)
     tolerance = _rank_tolerance(directions) * singular.max(initial=0)
-    return jnp.where((singular > tolerance)[:, None], rows, 0)
+    rows = jnp.where((singular > tolerance)[:, None], rows, 0)
+    return rows.astype(directions.dtype)
 
 
 @jax.jit
@@ -340,7 +341,8 @@ def _project_table(
     # `pinv` has a derivative where directions depend on each other; `eigh` has none.
     # Tenfold, because the entries of `gram` are sums that were rounded.
     floor = 10 * _rank_tolerance(gram)
-    inverse = jnp.linalg.pinv(gram, rtol=floor, hermitian=True)
+    inverse = jnp.linalg.pinv(_wide(gram), rtol=floor, hermitian=True)
+    inverse = inverse.astype(gram.dtype)
     return rows - product(product(product(rows, gaps.T), inverse), along)
 
 
@@ -402,6 +404,11 @@ def _remove(vectors: Array, directions: Array) -> Array:
         along = jnp.matmul(vectors, rows.T, precision="highest")
         vectors = vectors - jnp.matmul(along, rows, precision="highest")
     return vectors
+
+
+def _wide(table: Array) -> Array:
+    """Linear algebra knows no floats of 16 bits."""
+    return table.astype(jnp.float32) if table.dtype.itemsize < 4 else table
 
 
 def _rank_tolerance(directions: Array) -> float:

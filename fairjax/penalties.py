@@ -18,7 +18,7 @@ import numpy as np
 from jax.lax import Precision
 from jaxtyping import Array, Bool, Float, Real
 
-from . import checks, erm
+from . import _samples, checks, erm
 from .notions import Conditionals
 
 # Returns a scalar, or a NamedTuple that has it as its `value`.
@@ -61,6 +61,9 @@ def mean_gap(
     Returns:
         A number >= 0; cost O(s g n + s g^2).
 
+    Raises:
+        ValueError: for scores that are not finite, or not one row per sample of `cond`.
+
     Example:
         >>> from fairjax.notions import demographic_parity
         >>> cond = demographic_parity(jnp.array([0, 0, 1]), n_groups=2)
@@ -85,6 +88,9 @@ def mean_gap_info(
     Returns:
         See `GapInfo`; cost as for `mean_gap`.
 
+    Raises:
+        ValueError: as in `mean_gap`.
+
     Example:
         >>> from fairjax.notions import demographic_parity
         >>> cond = demographic_parity(jnp.array([0, 0, 1]), n_groups=3)
@@ -92,7 +98,10 @@ def mean_gap_info(
         >>> info.value.item(), round(info.missing.item(), 2)
         (9.0, 0.67)
     """
-    columns = scores.reshape(scores.shape[0], -1)
+    n = cond.weights.shape[-1]
+    checks.check_length(scores, n=n, name="scores", to="groups")
+    checks.check_finite(scores, name="scores")
+    columns = scores.reshape(n, -1)
     means = jnp.einsum("sgn,nk->sgk", cond.weights.astype(scores.dtype), columns)
     return _squared_gaps(means, cond)
 
@@ -114,6 +123,9 @@ def risk_gap(
 
     Returns:
         A number >= 0; cost O(s g n + s g^2).
+
+    Raises:
+        ValueError: for scores that are not finite, or not one per sample of `cond`.
 
     Example:
         >>> from fairjax.notions import demographic_parity
@@ -145,6 +157,9 @@ def risk_gap_info(
 
     Returns:
         See `GapInfo`; cost as for `risk_gap`.
+
+    Raises:
+        ValueError: as in `risk_gap`.
     """
     risks = erm.conditional_risks(scores, labels, cond, loss=loss)
     return _squared_gaps(risks[..., None], cond)
@@ -334,8 +349,8 @@ def covariance(
         A number >= 0; 0 when all weights are 0. Cost O(n k).
 
     Raises:
-        ValueError: for an attribute that is not finite or not one row per score, and
-            for bad weights.
+        ValueError: for scores or an attribute that are not finite or not one row per
+            score, and for bad weights.
 
     Example:
         >>> covariance(jnp.array([1.0, 3.0]), jnp.array([20.0, 40.0])).item()
@@ -347,13 +362,14 @@ def covariance(
     """
     n = scores.shape[0]
     checks.check_length(attribute, n=n, name="attribute", to="scores")
+    checks.check_finite(scores, name="scores")
     checks.check_finite(attribute, name="attribute")
-    mass = jnp.ones(n, scores.dtype)
+    mass = jnp.full(n, 1 / n, scores.dtype)
     if weights is not None:
         checks.check_weights(weights, n=n)
-        mass = weights.astype(scores.dtype)
-    total = mass.sum()
-    mass = mass / jnp.where(total > 0, total, 1)
+        dtype = _samples.wide(scores, weights)
+        mass = _samples.shares(_samples.as_weights(weights, n, dtype))
+        mass = mass.astype(scores.dtype)
     columns = attribute.astype(scores.dtype).reshape(n, -1)
     product = functools.partial(jnp.matmul, precision=Precision.HIGHEST)
     centred = columns - product(mass, columns)[None]

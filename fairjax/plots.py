@@ -116,6 +116,65 @@ def frontier(
     return figure
 
 
+def intervals(
+    names: Sequence[str],
+    values: Real[ArrayLike, " k"],
+    low: Real[ArrayLike, " k"],
+    high: Real[ArrayLike, " k"],
+    *,
+    label: str,
+    title: str = "",
+) -> "matplotlib.figure.Figure":
+    """Draws numbers of one unit with their intervals, one below the other.
+
+    Args:
+        names: of the numbers.
+        values: the numbers.
+        low: lower ends; NaN for a number without an interval.
+        high: upper ends.
+        label: the horizontal axis, with its unit.
+        title: above the picture.
+
+    Returns:
+        A figure for `save`, half an inch per number high.
+
+    Raises:
+        ValueError: for no number, lengths that differ, or numbers that are not finite.
+        ImportError: without matplotlib.
+
+    Example:
+        >>> figure = intervals(["selected", "refused"], np.array([0.1, 0.2]),
+        ...     np.array([0.0, np.nan]), np.array([0.3, np.nan]), label="gap [0-1]")
+        >>> [text.get_text() for text in figure.axes[0].get_yticklabels()]
+        ['selected', 'refused']
+    """
+    n = len(names)
+    if not n:
+        raise ValueError("`names` must hold at least one number's, but is empty.")
+    ends = {"values": values, "low": low, "high": high}
+    for name, column in ends.items():
+        checks.check_length(column, n=n, name=name, to="names")
+    checks.check_finite(values, name="values")
+    x, left, right = (np.asarray(column, float) for column in ends.values())
+    figure = _canvas.blank(7.0, 1.1 + 0.42 * n)
+    ax = figure.subplots()
+    places = np.arange(n)
+    barred = np.isfinite(left) & np.isfinite(right)
+    ax.hlines(places[barred], left[barred], right[barred], color=_canvas.GREY, lw=5)
+    ax.plot(x, places, "o", color="black", markersize=6, zorder=3)
+    ax.set_yticks(places, names)
+    for text in ax.get_yticklabels():
+        text.set_parse_math(False)
+    ax.set_ylim(n - 0.5, -0.5)
+    if min(x.min(), left[barred].min(initial=0)) >= 0:
+        ax.set_xlim(left=0)
+    ax.set_xlabel(label)
+    if title:
+        ax.set_title(title, loc="left", fontsize="medium")
+    _canvas.tidy(ax)
+    return figure
+
+
 def save(figure: "matplotlib.figure.Figure", path: str | os.PathLike[str]) -> None:
     """Writes a figure, whole or not at all; an older file is replaced at the end.
 

@@ -88,19 +88,25 @@ def update(
         unknown group is not counted.
 
     Raises:
-        ValueError: for codes out of range, scores that are not finite, bad weights and
-            lengths that differ.
+        ValueError: for codes out of range, scores that are not finite, bad weights,
+            lengths that differ, and sums of weighted scores that overflow.
     """
-    n, n_groups = jnp.shape(scores)[0], sketch.counts.shape[0]
+    n, n_groups = np.shape(scores)[0], sketch.counts.shape[0]
     checks.check_length(groups, n=n, name="groups", to="scores")
     checks.check_groups(groups, n_groups=n_groups)
     checks.check_finite(scores, name="scores")
     scores = _ranks.floating(scores).astype(sketch.edges.dtype)
     mass = jnp.ones(n, scores.dtype)
     if weights is not None:
+        checks.check_weights(weights, n=n)
         mass = _ranks.constant(_ranks.floating(weights).astype(scores.dtype))
-        checks.check_weights(mass, n=n)
-    return _update(sketch, scores, _ranks.codes(groups, n_groups), mass)
+    found = _update(sketch, scores, _ranks.codes(groups, n_groups), mass)
+    if checks.concrete(found.offsets) and np.isinf(found.offsets).any():
+        raise ValueError(
+            f"`weights` times `scores` must have sums that {scores.dtype} can hold. "
+            f"Divide the weights of all chunks by one number."
+        )
+    return found
 
 
 def merge(left: Sketch, right: Sketch) -> Sketch:

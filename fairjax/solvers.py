@@ -17,7 +17,16 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
-from . import _first_order, _linear, _linear_fits, _rows, _second_order, checks, erm
+from . import (
+    _first_order,
+    _linear,
+    _linear_fits,
+    _rows,
+    _samples,
+    _second_order,
+    checks,
+    erm,
+)
 from ._linear_fits import LinearFit as LinearFit
 from ._streamed import fit_linear_stream as fit_linear_stream
 
@@ -389,16 +398,14 @@ def _refined(
 def _in_blocks(features, labels, weights, directions, mesh) -> _linear.Data:
     dtype = features.dtype
     weights = weights.astype(dtype)
-    # Scaled by the largest first: weights of any size have a finite sum.
-    weights = weights / weights.max()
-    mass = weights / weights.sum()
+    mass = _samples.shares(weights)
     return _linear.in_blocks(
         features, labels.astype(dtype), mass, directions.astype(dtype), mesh=mesh
     )
 
 
 def _check_samples(features, labels, weights, *, binary: bool) -> None:
-    shape = jnp.shape(features)
+    shape = np.shape(features)
     if len(shape) != 2 or 0 in shape:
         raise ValueError(
             f"`features` must be a table (n, d) with rows and columns, but has shape "

@@ -1,12 +1,13 @@
 import csv
 import itertools
+import re
 
 import jax
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from fairjax import cli
+from fairjax import bounds, cli, notions
 
 N, DRAWS = 90, 12
 NAMES = ["=B & [x]", "A & [x]", "A & y"]
@@ -203,13 +204,44 @@ def test_it_says_what_was_compared_and_what_is_too_small(people, done):
     assert f"of {first} and {second} rows" in said
     assert f"below a KS distance of {bound:.2g} in 90%" in said
     assert sorted(path.name for path in out.iterdir()) == [
-        "gaps.csv", "groups.csv", "report.md", "scores.png",
+        "gaps.csv", "gaps.png", "groups.csv", "report.md", "scores.png",
     ]  # fmt: skip
     report = (out / "report.md").read_text(encoding="utf-8")
     assert r"# Audit of p in people \$x\$.csv" in report
     assert r"| =B \& \[x\] |" in report
     assert "![distribution of the scores in each group](scores.png)" in report
-    assert (out / "scores.png").read_bytes().startswith(b"\x89PNG")
+    assert "![gaps between groups with their intervals](gaps.png)" in report
+    for name in ("scores", "gaps"):
+        assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    # Rows of different weights have no exact limits.
+    assert "confidence" not in said
+
+
+def test_it_says_what_the_rows_can_tell(people, done):
+    result = invoke(done[2], *OPTIONS, "--label", "u", "--draws", DRAWS, "--quiet")
+    assert result.exit_code == 0, result.output
+    said = re.findall(
+        r"true difference of (.*?) lies between ([\d.]+) and ([\d.]+) with 95% "
+        r"confidence(.*?): (.*?) has (\d+) (rows|positives), and the gap is known to "
+        r"\+-([\d.]+)\.",
+        " ".join(result.stdout.split()),
+    )
+    assert [row[0] for row in said] == ["selection rates", "true positive rates"]
+    chosen, everyone = people.scores > 0.5, np.ones(N)
+    for row, part in zip(said, (everyone > 0, people.labels), strict=True):
+        low, high, half = (float(row[i]) for i in (1, 2, 7))
+        codes = np.searchsorted(np.sort(NAMES), people.groups)
+        cond = notions.demographic_parity(codes, n_groups=3, weights=part)
+        largest = bounds.binomial(chosen, cond).largest
+        np.testing.assert_allclose(
+            [low, high], [largest.low[0], largest.high[0]], atol=6e-4
+        )
+        gap = people.gap(chosen, everyone, part)
+        np.testing.assert_allclose(half, max(high - gap, gap - low), rtol=0.06)
+        assert ("cannot be told from 0" in row[3]) == (low == 0)
+        counts = [np.sum(part & (people.groups == name)) for name in NAMES]
+        assert int(row[5]) == min(counts)
+        assert row[4] == NAMES[int(np.argmin(counts))]
 
 
 def test_real_labels_give_errors_instead_of_rates(people, done, tmp_path):

@@ -33,11 +33,11 @@ class Layer(NamedTuple):
 LAYERS = {
     "checks": Layer(packages="jax numpy"),
     "streams": Layer("checks", "numpy"),
-    "notions": Layer("checks", "jax"),
+    "notions": Layer("checks", "jax numpy"),
     "_objective": Layer("checks notions", "jax"),
-    "erm": Layer("checks notions _objective", "jax optax"),
-    "orthogonality": Layer("checks notions streams", "jax numpy"),
     "_samples": Layer("checks", "jax numpy"),
+    "erm": Layer("checks notions _objective _samples", "jax optax"),
+    "orthogonality": Layer("checks notions streams", "jax numpy"),
     "_kernel_functions": Layer("checks _samples", "jax numpy"),
     "_dual": Layer(packages="jax"),
     "_svm_faces": Layer("_dual", "jax"),
@@ -69,19 +69,19 @@ LAYERS = {
         "_feature_maps"
     ),
     "_mmd": Layer("kernels _kernel_sums _kernel_rings _rows _samples", "jax"),
-    "_hsic": Layer("checks kernels _kernel_sums _samples", "jax"),
+    "_hsic": Layer("checks kernels _kernel_sums _samples", "jax numpy"),
     "_clouds": Layer("_samples", "jax"),
     "_sinkhorn": Layer("checks _clouds", "jax", lazy="ott"),
-    "_wasserstein": Layer("checks _clouds", "jax"),
+    "_wasserstein": Layer("checks _clouds", "jax numpy"),
     "divergences": Layer("_hsic _mmd _sinkhorn _wasserstein"),
-    "penalties": Layer("checks notions erm", "jax numpy"),
+    "penalties": Layer("checks notions erm _samples", "jax numpy"),
     "_ranks": Layer(packages="jax numpy"),
     "barycenters": Layer("checks _ranks", "jax numpy"),
     "sequences": Layer("checks _ranks barycenters", "jax"),
     "sketches": Layer("checks _ranks barycenters", "jax numpy"),
     "_distributions": Layer("checks notions _ranks", "jax numpy"),
-    "_bounds_binomial": Layer(packages="jax"),
-    "_bounds_widths": Layer("checks _bounds_binomial", "jax"),
+    "_bounds_binomial": Layer(packages="jax numpy"),
+    "_bounds_widths": Layer("checks _bounds_binomial", "jax numpy"),
     "_bounds_cells": Layer("checks notions _distributions _bounds_widths", "jax numpy"),
     "bounds": Layer(
         "checks notions _distributions _bounds_binomial _bounds_widths _bounds_cells",
@@ -90,27 +90,47 @@ LAYERS = {
     "_linear": Layer("checks erm _rows", "jax"),
     "_first_order": Layer("checks erm _linear", "jax"),
     "_second_order": Layer("checks erm _linear", "jax"),
-    "_linear_fits": Layer("checks erm _linear _first_order", "jax"),
+    "_linear_fits": Layer("checks erm _linear _first_order", "jax numpy"),
     "_streamed": Layer(
         "checks erm streams _linear _first_order _linear_fits", "jax numpy"
     ),
     "solvers": Layer(
-        "checks erm _rows _linear _first_order _second_order _linear_fits _streamed",
+        "checks erm _rows _samples _linear _first_order _second_order _linear_fits "
+        "_streamed",
         "jax numpy optax",
     ),
     "_files": Layer(),
     "_processes": Layer(packages="jax numpy"),
     "_meshes": Layer("_processes _rows", "jax numpy"),
-    "_checkpoints": Layer("_files _processes", "jax numpy"),
-    "sweeps": Layer("checks _checkpoints _meshes _processes", "jax numpy", lazy="rich"),
+    "_checkpoints": Layer("_files _processes", "jax numpy", lazy="orbax"),
+    "_splits": Layer("checks", "jax numpy"),
+    "_guarantees": Layer("_bounds_binomial", "jax numpy"),
+    "_selection": Layer(
+        "checks notions _bounds_cells _splits _guarantees", "jax numpy"
+    ),
+    "sweeps": Layer(
+        "checks _checkpoints _meshes _processes _splits _selection",
+        "jax numpy",
+        lazy="rich",
+    ),
     "_leakage": Layer("checks kernels solvers sweeps", "jax numpy"),
-    "metrics": Layer("checks notions sketches _distributions _leakage", "jax numpy"),
+    "_measures": Layer("checks notions _distributions", "jax numpy"),
+    "_audit_stream": Layer("checks notions sketches _measures", "jax numpy"),
+    "_resampling": Layer("checks", "jax numpy"),
+    "_resampled_measures": Layer(
+        "notions _ranks _distributions _measures _resampling", "jax numpy"
+    ),
+    "metrics": Layer(
+        "checks notions _distributions _leakage _measures _audit_stream _resampling "
+        "_resampled_measures",
+        "jax numpy",
+    ),
     "_batches": Layer("checks", "jax numpy"),
     "training": Layer(
         "checks erm _batches _checkpoints _meshes _processes sweeps", "jax numpy optax"
     ),
     "modules": Layer("erm barycenters training", "jax flax", lazy="orbax"),
-    "_tables": Layer("checks", "numpy", lazy="pandas"),
+    "_tables": Layer("checks _files", "numpy", lazy="pandas"),
     "_sources": Layer("_tables", lazy="pooch"),
     "_dataset": Layer("_tables", "numpy"),
     "_csv": Layer("_tables _sources _dataset", "numpy", lazy="pandas"),
@@ -123,12 +143,12 @@ LAYERS = {
         "numpy",
         lazy="pandas",
     ),
-    "_frontier": Layer("checks notions sweeps datasets", "jax numpy"),
+    "_frontier": Layer("checks notions metrics sweeps datasets", "jax numpy"),
     "_shared_fits": Layer(
         "_checkpoints _meshes _processes datasets _frontier", "jax numpy"
     ),
     "_kernel_frontier": Layer(
-        "notions orthogonality kernels metrics sweeps datasets _kernel_setup _frontier "
+        "notions orthogonality kernels sweeps datasets _kernel_setup _frontier "
         "_shared_fits",
         "jax numpy",
     ),
@@ -138,8 +158,8 @@ LAYERS = {
         "jax numpy optax",
     ),
     "frontiers": Layer(
-        "notions erm orthogonality solvers metrics sweeps datasets _frontier "
-        "_shared_fits _kernel_frontier _networks",
+        "notions erm orthogonality solvers sweeps datasets _frontier _shared_fits "
+        "_kernel_frontier _networks",
         "jax numpy",
     ),
     "_canvas": Layer(lazy="matplotlib"),
@@ -149,23 +169,30 @@ LAYERS = {
     "_options": Layer(packages="typer"),
     "_rendezvous": Layer("_terminal"),
     "_runtime": Layer("_files _terminal _rendezvous", "jax", lazy="pooch"),
+    "_sweep_safety": Layer("notions kernels sweeps datasets frontiers", "jax numpy"),
+    "_sweep_intervals": Layer(
+        "_bounds_binomial _bounds_cells _bounds_widths frontiers", "jax numpy"
+    ),
     "_sweep_report": Layer(
-        "_terminal datasets frontiers plots", "jax numpy rich", lazy="matplotlib"
+        "_terminal datasets frontiers plots _sweep_safety _sweep_intervals",
+        "jax numpy rich",
+        lazy="matplotlib",
     ),
     "_sweep_command": Layer(
         "notions erm kernels divergences penalties sweeps datasets frontiers _files "
-        "_canvas _terminal _sweep_report _checkpoints _processes _shared_fits "
-        "_rendezvous _runtime",
+        "_canvas _terminal _sweep_report _sweep_safety _checkpoints _processes "
+        "_shared_fits _rendezvous _runtime",
         "jax numpy",
     ),
-    "_score_tables": Layer("checks _tables", "numpy"),
+    "_score_tables": Layer("checks _files _tables", "numpy"),
     "_score_measures": Layer("notions metrics sweeps", "jax numpy"),
     "_repair_command": Layer(
         "barycenters plots _files _canvas _terminal _score_tables _score_measures",
         "jax numpy",
     ),
     "_audit_command": Layer(
-        "sweeps plots _files _canvas _terminal _score_tables _score_measures",
+        "notions bounds sweeps plots _files _canvas _terminal _score_tables "
+        "_score_measures",
         "jax numpy",
         lazy="matplotlib",
     ),

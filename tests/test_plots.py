@@ -63,6 +63,25 @@ def test_intervals_are_bars_at_their_points(panel):
         plots.frontier(panel._replace(low=low, high=high))
 
 
+def test_numbers_stand_below_each_other_with_their_intervals(untyped):
+    values, low, high = np.array([[0.2, 0.4], [0.1, np.nan], [0.3, np.nan]])
+    names = ["a $x$ gap", "_other"]
+    figure = plots.intervals(names, values, low, high, label="gap [0-1]", title="t")
+    (ax,) = figure.axes
+    assert [text.get_text() for text in ax.get_yticklabels()] == names
+    assert ax.get_xlabel() == "gap [0-1]"
+    (line,) = ax.get_lines()
+    np.testing.assert_array_equal(line.get_xydata(), [[0.2, 0], [0.4, 1]])
+    (segments,) = (bars.get_segments() for bars in ax.collections)
+    np.testing.assert_array_equal(segments, [[[0.1, 0], [0.3, 0]]])
+    assert ax.get_ylim() == (1.5, -0.5)
+    assert ax.get_xlim()[0] == 0
+    with pytest.raises(ValueError, match="`low` must have as many entries as `names`"):
+        plots.intervals(names, values, low[:1], high, label="")
+    with pytest.raises(ValueError, match="`names` must hold at least one"):
+        plots.intervals([], values, low, high, label="")
+
+
 def test_axes_say_what_they_measure(panel):
     figure = plots.frontier([panel, panel._replace(label="other")], title="Linear")
     first, second = figure.axes
