@@ -97,9 +97,12 @@ def test_interval_matches_scipy(method, rng):
     def mean(x, w, axis=-1):
         return (x * w).sum(axis=axis) / w.sum(axis=axis)
 
+    # Renamed in SciPy 1.15.
+    known = inspect.signature(scipy.stats.bootstrap).parameters
+    source = {"rng" if "rng" in known else "random_state": rng}
     theirs = scipy.stats.bootstrap(
         (x, weights), mean, paired=True, n_resamples=6000, method=method,
-        confidence_level=0.9, rng=rng,
+        confidence_level=0.9, **source,
     )  # fmt: skip
     cond = one_group(np.zeros(60, int), weights=weights)
     how = metrics.Bootstrap(jax.random.key(0), draws=6000, level=0.9, method=method)
