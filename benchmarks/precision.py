@@ -12,6 +12,28 @@ that is nearly 0 has no digits of its own. Seconds are those of either precision
 
 Run: `python benchmarks/precision.py [--data NAME ...] [--smoke]`, with FAIRJAX_DATA_DIR
 or a download.
+
+Answer (2 cores, busy; Python 3.13, jax 0.12.0.1, numpy 2.5.5; test parts of all seven
+data sets; the worst of them):
+
+    Sinkhorn divergence      4.5e-4  compas
+    directions               1.3e-4  school
+    optimum of fit_linear    4.2e-6  adult (school, with 139 groups, not run)
+    repaired scores          3.7e-6  law_school
+    energy distance          2.0e-6  school
+    price of fairness        1.5e-6  adult
+    Wasserstein-2            7.9e-7  adult
+    group means              5.8e-7  german
+    squared MMD              5.6e-7  adult
+    mean gap, squared        5.0e-7  adult
+    Wasserstein-1            1.5e-7  school
+    logistic risk            1.4e-7  adult
+    shares of an audit       1.3e-7  compas
+    KS distance              3.5e-8  school
+
+Both of the large ones are differences of much larger numbers: entries of a direction
+that are nearly 0 beside its largest, and a divergence of clouds that lie almost alike,
+whose three costs stop at float32's own tolerance.
 """
 
 import functools
