@@ -31,9 +31,9 @@ data sets; the worst of them):
     shares of an audit       1.3e-7  compas
     KS distance              3.5e-8  school
 
-Both of the large ones are differences of much larger numbers: entries of a direction
-that are nearly 0 beside its largest, and a divergence of clouds that lie almost alike,
-whose three costs stop at float32's own tolerance.
+The Sinkhorn divergence stops at the tolerance that float32 has by default: a case like
+it (COMPAS, epsilon = 1) is off by 5.7e-4 there, and by 1.5e-6 with `tolerance=1e-6`.
+The direction is off in small entries: on COMPAS 0.0073 beside the largest of 1.
 """
 
 import functools
