@@ -326,8 +326,9 @@ def test_bytes_of_a_training_step(mesh, rng):
     step = text_of(jax.value_and_grad(loss), params, x, labels, groups, mask)
     found = sent(step)
     assert set(found) == {"all-reduce"}
-    # Parameters, a notion and its means (2 s g + s g), sums of losses and of weights.
-    expected = 4 * (d * k + 2 * k + 3 * 2 * 3 + 2)
+    # Parameters, a notion and its means (2 s g + s g), the sum of losses, the largest
+    # weight and the sum of weights.
+    expected = 4 * (d * k + 2 * k + 3 * 2 * 3 + 3)
     assert found["all-reduce"] == expected
 
 
