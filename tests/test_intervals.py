@@ -243,8 +243,9 @@ def test_draws_without_a_cell_are_left_out_and_do_not_count_as_zero(rng):
     assert 9 < gap.low < gap.value < gap.high < 13
     labels = np.arange(60) % 2
     audit = metrics.audit(values - 9, labels, groups, n_groups=3, interval=how)
-    assert audit.low.selection_rates[1] == audit.high.selection_rates[1] == 1
-    assert audit.low.demographic_parity == 1
+    ends = audit.low.selection_rates[1], audit.high.selection_rates[1]
+    # Some versions of XLA divide by way of a reciprocal.
+    assert [*ends, audit.low.demographic_parity] == pytest.approx([1, 1, 1], rel=2e-7)
     assert audit.low.counts[:, 1].tolist() == [0, 0]
 
 
