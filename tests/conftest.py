@@ -54,11 +54,11 @@ def x64():
 
 @pytest.fixture
 def optimized():
-    """Where running takes longer than compiling, whatever JAX was told."""
-    before = jax.config.jax_disable_most_optimizations
+    """Where running takes longer than compiling, whatever the environment says."""
     jax.config.update("jax_disable_most_optimizations", False)
     yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    wanted = os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS", "0")
+    jax.config.update("jax_disable_most_optimizations", wanted == "1")
 
 
 @pytest.fixture
