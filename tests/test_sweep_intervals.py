@@ -37,12 +37,13 @@ def test_rates_of_a_frontier_are_means_of_its_decisions(found):
         for group in range(2):
             cell = (test.labels == label) & (test.groups == group)
             expected = decisions[:, cell].mean(axis=1)
+            # A sum of as many float32 weights, in any order.
             np.testing.assert_allclose(
-                found.test_rates[:, label, group], expected, rtol=1e-6
+                found.test_rates[:, label, group], expected, rtol=cell.sum() * 2.0**-24
             )
             assert cell.sum() == found.counts[1, label, group]
     gaps = np.abs(found.test_rates[..., 0] - found.test_rates[..., 1]).max(axis=1)
-    np.testing.assert_allclose(found.test_unfairness, gaps, atol=1e-6)
+    np.testing.assert_allclose(found.test_unfairness, gaps, atol=2e-6)
 
 
 def test_limits_are_those_of_the_exact_bounds(found):
