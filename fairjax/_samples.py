@@ -105,17 +105,25 @@ def wide(*arrays: ArrayLike) -> Any:
     return max([jnp.dtype("float32"), *floats], key=lambda d: jnp.finfo(d).bits)
 
 
-def shares(weights: Float[Array, " n"]) -> Float[Array, " n"]:
-    """Weights divided by their sum, or zeros when all of them are 0.
+def shares(weights: Float[Array, "*s n"]) -> Float[Array, "*s n"]:
+    """Weights divided by their sum over the last axis, or zeros when all are 0.
 
     Example:
         >>> shares(jnp.array([1.0, 3.0])).tolist()
         [0.25, 0.75]
     """
+    return normalised(weights)[0]
+
+
+def normalised(
+    weights: Float[Array, "*s n"],
+) -> tuple[Float[Array, "*s n"], Bool[Array, "*s"]]:
+    """`shares`, and whether any weight is positive."""
     # Two divisions: the sum of weights of any scale must neither overflow nor vanish.
-    peak = jax.lax.stop_gradient(weights.max())
+    peak = jax.lax.stop_gradient(weights.max(axis=-1, keepdims=True, initial=0))
     some = peak > 0
-    # XLA may divide by way of 1 / peak, which is 0 above 2 ** 126.
-    shrink = jnp.where(peak > 1, 0.25, 1).astype(weights.dtype)
+    # XLA may divide by way of 1 / peak, which is 0 for the largest numbers.
+    far = 2.0 ** (jnp.finfo(weights.dtype).maxexp // 2)
+    shrink = jnp.where(peak > far, 1 / far, 1).astype(weights.dtype)
     mass = weights * shrink / jnp.where(some, peak * shrink, 1)
-    return mass / jnp.where(some, mass.sum(), 1)
+    return mass / jnp.where(some, mass.sum(axis=-1, keepdims=True), 1), some[..., 0]

@@ -155,7 +155,7 @@ def check_finite(array: Any, *, name: str) -> None:
 
 
 def check_weights(weights: Any, *, n: int, name: str = "weights") -> None:
-    """Raises `ValueError` for weights that are negative, not finite or all zero.
+    """Raises `ValueError` for weights negative, not finite, or all zero or subnormal.
 
     Example:
         >>> check_weights([0.0, 0.0], n=2)
@@ -177,6 +177,15 @@ def check_weights(weights: Any, *, n: int, name: str = "weights") -> None:
         raise ValueError(
             f"`{name}` must have a positive entry, but all {values.size} are zero. "
             f"Pass None to weigh all samples alike."
+        )
+    held = jax.dtypes.canonicalize_dtype(values.dtype)
+    # XLA takes smaller numbers for 0.
+    least = 0.0 if held.kind in "iub" else float(jnp.finfo(held).tiny)
+    if float(values.max()) < least:
+        raise ValueError(
+            f"`{name}` must have an entry of at least {least:.2g}, the smallest number "
+            f"that {held} has in full precision, but the largest is {values.max()}. "
+            f"Multiply all of them by one number."
         )
 
 

@@ -32,7 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real, Shaped
 
-from . import checks
+from . import _samples, checks
 
 
 class Conditionals(NamedTuple):
@@ -315,14 +315,7 @@ def _rows(
         codes = jnp.arange(n_groups, dtype=groups.dtype)
         shares = jnp.where(groups[None, :] == codes[:, None], mass, 0)
     mass = jnp.where(in_stratum[:, None, :], shares[None], 0)
-    # Two divisions: the sum of weights of any scale must neither overflow nor vanish.
-    peak = mass.max(axis=-1, keepdims=True, initial=0)
-    occupied = peak > 0
-    # XLA may divide by way of 1 / peak, which is 0 above 2 ** 126.
-    shrink = jnp.where(peak > 1, 0.25, 1)
-    mass = mass * shrink / jnp.where(occupied, peak * shrink, 1)
-    rows = mass / jnp.where(occupied, mass.sum(axis=-1, keepdims=True), 1)
-    return Conditionals(rows, occupied[..., 0])
+    return Conditionals(*_samples.normalised(mass))
 
 
 def _as_mass(weights: ArrayLike | None, n: int) -> Float[Array, " n"]:

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Real
 
-from . import checks, streams
+from . import _samples, checks, streams
 from .notions import Conditionals, Notion, demographic_parity
 from .streams import Stream
 
@@ -93,7 +93,12 @@ def directions(
     """
     checks.check_finite(features, name="features")
     rows = contrasts(cond.weights.shape[1])
-    return _mean_gaps(jnp.asarray(features), cond, rows)
+    found = _mean_gaps(jnp.asarray(features), cond, rows)
+    if checks.concrete(found) and not np.isfinite(found).all():
+        raise ValueError(
+            f"`features` must have sums that {found.dtype} can hold. Rescale them."
+        )
+    return found
 
 
 def directions_stream(
@@ -387,11 +392,12 @@ def _cell_sums(
 def _mean_gaps(
     features: Real[Array, "n d"], cond: Conditionals, contrasts: Real[Array, "c g"]
 ) -> Float[Array, "k d"]:
-    rows = contrasts.astype(cond.weights.dtype)
-    features = features.astype(cond.weights.dtype)
+    dtype = _samples.wide(features, cond.weights)
+    rows, features = contrasts.astype(dtype), features.astype(dtype)
     # Differences of means do not see a common shift, but float32 does: centre first.
     centred = features - features.mean(axis=0, keepdims=True)
-    means = jnp.einsum("sgn,nd->sgd", cond.weights, centred, precision="highest")
+    weights = cond.weights.astype(dtype)
+    means = jnp.einsum("sgn,nd->sgd", weights, centred, precision="highest")
     gaps = jnp.einsum("cg,sgd->scd", rows, means, precision="highest")
     gaps = jnp.where(_incomparable(cond.occupied, rows)[:, :, None], 0, gaps)
     return gaps.reshape(-1, features.shape[1])

@@ -237,10 +237,11 @@ def _draw(ax: "matplotlib.axes.Axes", panel: Frontier) -> None:
     low, high = (np.asarray(end, float) for end in ends)
     barred = seen & np.isfinite(low) & np.isfinite(high)
     if barred.any():
+        # Lists: older releases look for a number in an array of one point and warn.
+        arms = [(x - low)[barred].tolist(), (high - x)[barred].tolist()]
         ax.errorbar(
-            x[barred], y[barred], xerr=[x[barred] - low[barred], high[barred] -
-            x[barred]], fmt="none", ecolor=_canvas.GREY, elinewidth=0.9, capsize=2.5,
-            label=_BARS, zorder=1,
+            x[barred], y[barred], xerr=arms, fmt="none", ecolor=_canvas.GREY,
+            elinewidth=0.9, capsize=2.5, label=_BARS, zorder=1,
         )  # fmt: skip
     if failed.any():
         ax.plot(

@@ -89,7 +89,7 @@ def update(
 
     Raises:
         ValueError: for codes out of range, scores that are not finite, bad weights,
-            lengths that differ, and sums of weighted scores that overflow.
+            lengths that differ, and sums of weights or weighted scores that overflow.
     """
     n, n_groups = np.shape(scores)[0], sketch.counts.shape[0]
     checks.check_length(groups, n=n, name="groups", to="scores")
@@ -100,13 +100,7 @@ def update(
     if weights is not None:
         checks.check_weights(weights, n=n)
         mass = _ranks.constant(_ranks.floating(weights).astype(scores.dtype))
-    found = _update(sketch, scores, _ranks.codes(groups, n_groups), mass)
-    if checks.concrete(found.offsets) and np.isinf(found.offsets).any():
-        raise ValueError(
-            f"`weights` times `scores` must have sums that {scores.dtype} can hold. "
-            f"Divide the weights of all chunks by one number."
-        )
-    return found
+    return _held(_update(sketch, scores, _ranks.codes(groups, n_groups), mass))
 
 
 def merge(left: Sketch, right: Sketch) -> Sketch:
@@ -116,7 +110,8 @@ def merge(left: Sketch, right: Sketch) -> Sketch:
     (above, and for `offsets`, to rounding). Cost O(g b).
 
     Raises:
-        ValueError: for sketches with other edges or another number of groups.
+        ValueError: for sketches with other edges or another number of groups, and sums
+            that overflow.
     """
     same = left.counts.shape == right.counts.shape
     if same and checks.concrete(left.edges, right.edges):
@@ -128,7 +123,7 @@ def merge(left: Sketch, right: Sketch) -> Sketch:
         )
     alike = jnp.all(left.edges == right.edges)
     counts = jnp.where(alike, left.counts + right.counts, jnp.nan)
-    return Sketch(left.edges, counts, left.offsets + right.offsets)
+    return _held(Sketch(left.edges, counts, left.offsets + right.offsets))
 
 
 def rank_error(sketch: Sketch) -> Float[Array, " g"]:
@@ -180,6 +175,18 @@ def bin_means(sketch: Sketch) -> tuple[Float[Array, "g _"], Int[Array, " _"]]:
     filled = jnp.where(sketch.counts > 0, sketch.counts, 1)
     means = anchor[None, :] + sketch.offsets / filled
     return means, jnp.repeat(jnp.arange(n_groups, dtype=jnp.int32), n_bins)
+
+
+def _held(sketch: Sketch) -> Sketch:
+    """The sketch, if no sum of it has overflowed."""
+    sums = sketch.offsets, sketch.counts.sum(axis=1)
+    if checks.concrete(*sums) and any(np.isinf(part).any() for part in sums):
+        raise ValueError(
+            f"`weights`, and `weights` times `scores`, must have sums that "
+            f"{sketch.counts.dtype} can hold. Divide the weights of all chunks by one "
+            f"number."
+        )
+    return sketch
 
 
 @jax.jit

@@ -37,10 +37,6 @@ from fairjax import (
     sweeps,
 )
 
-# Older ones refuse or round some examples otherwise; that was not looked into.
-pytestmark = pytest.mark.skipif(
-    jax.__version_info__ < (0, 12), reason="attacks the present JAX"
-)
 NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 N_STRATA = 2
 
@@ -85,12 +81,20 @@ LENIENT = {
 }
 
 
+def without_length(function, problem):
+    """Whether nothing says that groups are too many: neither weights nor labels."""
+    lone = function is notions.demographic_parity and problem.words["weights"] is None
+    return lone and problem.spoilt == ("groups", "long")
+
+
 def concerns(function, problem):
     """Whether the function must refuse the problem."""
     if problem.spoilt is None:
         return False
     word = problem.spoilt[0]
     lenient = LENIENT.get(function.__name__, ())
+    if without_length(function, problem):
+        return False
     return word in inspect.signature(function).parameters and word not in lenient
 
 
@@ -114,6 +118,8 @@ def attacked(function, known, problem, sizes):
         assert isinstance(answer, attack.Refused), (function.__name__, answer)
         return None
     if problem.spoilt and isinstance(answer, attack.Refused):
+        return None
+    if without_length(function, problem):
         return None
     judge(function, answer, sizes)
     return answer
@@ -205,8 +211,10 @@ def check_metric(name, found, known, eps):
         expected = means_by_definition(values, cond)
         if name == "max_gap":
             expected = gap_by_definition(expected, cond.occupied)
-        scale = np.abs(np.asarray(values, float)).max()
-        np.testing.assert_allclose(found, expected, rtol=eps, atol=eps * scale)
+        # XLA may take subnormal numbers for 0.
+        least = float(jnp.finfo(found.dtype).tiny)
+        atol = max(eps * np.abs(np.asarray(values, float)).max(), least)
+        np.testing.assert_allclose(found, expected, rtol=eps, atol=atol)
     elif name == "ks_distance":
         expected = ks_by_definition(known["scores"], cond)
         np.testing.assert_allclose(found, expected, atol=eps)
@@ -518,7 +526,7 @@ def test_sketches(problem, n_edges):
             assert isinstance(sketch, attack.Refused), sketch
             return
         if isinstance(sketch, attack.Refused):
-            assert "`weights` times `scores` must have sums" in sketch.message
+            assert "must have sums that float" in sketch.message
             assert np.asarray(problem.words["weights"], float).max() > 1e6
             return
         judge(sketches.update, sketch)

@@ -16,6 +16,7 @@ import sys
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -79,12 +80,16 @@ HOSTILE = {
     "two names alike": (GOOD.replace("s,y", "s,s").encode(), "different column names"),
 }
 
+TEXTS = {"a formula for a number"}
+if int(pd.__version__.split(".")[0]) < 3:
+    TEXTS.add("an entry of 400 digits")  # Which older ones do not read as a number.
+
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_a_hostile_table_gets_one_line_and_status_2(command, kind, tmp_path, out):
     data, message = HOSTILE[kind]
-    if command == "sweep" and kind in ("a formula for a number",):
+    if command == "sweep" and kind in TEXTS:
         pytest.skip("a column of texts is a category there")
     path, before = tmp_path / "scores.csv", contents(out)
     path.write_bytes(data)

@@ -154,3 +154,13 @@ def test_errors_say_which_where_and_what_to_do(data, untyped):
     }.items():
         with pytest.raises(ValueError, match=message):
             call()
+
+
+def test_sums_that_overflow_are_refused():
+    empty = sketches.init(np.zeros(1, np.float32), n_groups=1)
+    large = np.float32(3e38)
+    with pytest.raises(ValueError, match="must have sums that float32 can hold"):
+        sketches.update(empty, np.zeros(2), np.zeros(2, int), weights=[large, large])
+    half = sketches.update(empty, np.zeros(1), np.zeros(1, int), weights=[large])
+    with pytest.raises(ValueError, match="Divide the weights of all chunks"):
+        sketches.merge(half, half)
