@@ -158,9 +158,10 @@ def test_errors_say_which_where_and_what_to_do(data, untyped):
 
 def test_sums_that_overflow_are_refused():
     empty = sketches.init(np.zeros(1, np.float32), n_groups=1)
-    large = np.float32(3e38)
+    two, large = np.zeros(2, np.float32), np.full(2, 3e38, np.float32)
+    groups = np.zeros(2, int)
     with pytest.raises(ValueError, match="must have sums that float32 can hold"):
-        sketches.update(empty, np.zeros(2), np.zeros(2, int), weights=[large, large])
-    half = sketches.update(empty, np.zeros(1), np.zeros(1, int), weights=[large])
+        sketches.update(empty, two, groups, weights=large)
+    half = sketches.update(empty, two[:1], groups[:1], weights=large[:1])
     with pytest.raises(ValueError, match="Divide the weights of all chunks"):
         sketches.merge(half, half)
