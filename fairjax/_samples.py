@@ -120,10 +120,18 @@ def normalised(
 ) -> tuple[Float[Array, "*s n"], Bool[Array, "*s"]]:
     """`shares`, and whether any weight is positive."""
     # Two divisions: the sum of weights of any scale must neither overflow nor vanish.
+    mass, some = to_largest(weights)
+    total = jnp.where(some, mass.sum(axis=-1), 1)
+    return mass / total[..., None], some
+
+
+def to_largest(
+    weights: Float[Array, "*s n"],
+) -> tuple[Float[Array, "*s n"], Bool[Array, "*s"]]:
+    """Weights divided by the largest one, and whether any is positive."""
     peak = jax.lax.stop_gradient(weights.max(axis=-1, keepdims=True, initial=0))
     some = peak > 0
     # XLA may divide by way of 1 / peak, which is 0 for the largest numbers.
     far = 2.0 ** (jnp.finfo(weights.dtype).maxexp // 2)
     shrink = jnp.where(peak > far, 1 / far, 1).astype(weights.dtype)
-    mass = weights * shrink / jnp.where(some, peak * shrink, 1)
-    return mass / jnp.where(some, mass.sum(axis=-1, keepdims=True), 1), some[..., 0]
+    return weights * shrink / jnp.where(some, peak * shrink, 1), some[..., 0]

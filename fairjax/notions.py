@@ -258,8 +258,8 @@ def intersect(
         product of `sizes`: combinations without members become empty cells.
 
     Raises:
-        ValueError: for a code out of range, or numbers of attributes and sizes that
-            differ.
+        ValueError: for a code out of range, lengths that differ, or numbers of
+            attributes and sizes that differ.
 
     Example:
         >>> import jax.numpy as jnp
@@ -277,9 +277,11 @@ def intersect(
             f"`attributes` and `sizes` must name the same attributes, at least one, "
             f"but there are {len(attributes)} and {len(sizes)}."
         )
-    joint = jnp.zeros(np.shape(attributes[0])[0], jnp.int32)
+    n = np.shape(attributes[0])[0]
+    joint = jnp.zeros(n, jnp.int32)
     n_groups = 1
     for codes, size in zip(attributes, sizes, strict=True):
+        checks.check_length(codes, n=n, name="attributes", to="attributes[0]")
         checks.check_groups(codes, n_groups=size, name="attributes")
         joint = joint * size + jnp.asarray(codes).astype(jnp.int32)
         n_groups *= size
@@ -310,11 +312,14 @@ def _rows(
 ) -> Conditionals:
     in_stratum = strata[None, :] == jnp.arange(n_strata, dtype=strata.dtype)[:, None]
     if groups.ndim == 2:
-        shares = mass[None, :] * groups.T.astype(mass.dtype)
+        possible = groups.T > 0
     else:
-        codes = jnp.arange(n_groups, dtype=groups.dtype)
-        shares = jnp.where(groups[None, :] == codes[:, None], mass, 0)
-    mass = jnp.where(in_stratum[:, None, :], shares[None], 0)
+        possible = groups[None, :] == jnp.arange(n_groups, dtype=groups.dtype)[:, None]
+    inside = in_stratum[:, None, :] & possible[None]
+    mass = jnp.where(inside, mass, 0)
+    if groups.ndim == 2:
+        # To the largest: the product of two small numbers would vanish.
+        mass = _samples.to_largest(mass)[0] * groups.T[None].astype(mass.dtype)
     return Conditionals(*_samples.normalised(mass))
 
 

@@ -57,6 +57,11 @@ SPOILS = {
     "decisions": ("two", "nan", "long"),
     "labels": ("two", "nan", "long"),
 }
+SPOILS_OF_MEMBERSHIPS = {
+    "memberships": ("nan", "inf", "negative", "double", "narrow", "long"),
+    "weights": SPOILS["weights"],
+    "labels": SPOILS["labels"],
+}
 
 
 class Problem(NamedTuple):
@@ -111,6 +116,10 @@ def spoil(array, kind, rng, n_groups):
         return np.repeat(np.asarray(array)[:, None], n_groups + 1, axis=1)
     if kind == "real":
         return np.asarray(array).astype(np.float32)
+    if kind == "narrow":
+        return np.asarray(array)[:, :-1]
+    if kind == "double":
+        return np.asarray(array) * 2
     if kind == "zero":
         return np.zeros(len(array), array.dtype)
     if kind in ("two", "high", "low"):
@@ -178,6 +187,8 @@ def problems(draw, forms, *, root=1, spoils=SPOILS, containers=CONTAINERS):
         np.int64 if codes == np.uint8 else codes
     )
     words["weights"] = draw(weights(n, rng, form.dtype))
+    spread = draw(st.sampled_from([0.0, 0.01, 1.0]))
+    words["memberships"] = memberships(n, form.n_groups, rng, spread, form.dtype)
     container = draw(st.sampled_from(containers))
     spoilt = None
     if draw(st.integers(0, 2)) == 0:
@@ -194,6 +205,18 @@ def problems(draw, forms, *, root=1, spoils=SPOILS, containers=CONTAINERS):
             for word, array in words.items()
         }
     return Problem(form, words, container, spoilt)
+
+
+def memberships(n, n_groups, rng, spread, dtype):
+    """Probabilities of each group, by turns sure, nearly sure and unsure."""
+    if spread == 0.0:
+        sure = np.eye(n_groups)[rng.integers(n_groups, size=n)]
+        return sure.astype(dtype)
+    # In 256ths, which every dtype holds, and no product of which leaves its range.
+    counts = [rng.multinomial(256, rng.dirichlet(np.full(n_groups, spread)))
+              for _ in range(n)]  # fmt: skip
+    likely = np.array(counts) / 256
+    return likely.astype(dtype if is_real(dtype) else np.float32)
 
 
 def arbitrary(n, top, dtype):

@@ -130,12 +130,14 @@ def eps_of(*arrays):
 
 
 def rows_by_definition(groups, strata, weights, n_groups, n_strata):
-    """Normalised weights of each cell, in float64."""
-    groups, strata = np.asarray(groups).astype(int), np.asarray(strata)
-    mass = np.ones(len(groups)) if weights is None else np.asarray(weights, float)
-    rows = np.zeros((n_strata, n_groups, len(groups)))
+    """Normalised weights of each cell, in float64; groups are codes or memberships."""
+    likely, strata = np.asarray(groups).astype(float), np.asarray(strata)
+    if likely.ndim == 1:
+        likely = (likely[:, None] == np.arange(n_groups)).astype(float)
+    mass = np.ones(len(likely)) if weights is None else np.asarray(weights, float)
+    rows = np.zeros((n_strata, n_groups, len(likely)))
     for s, g in np.ndindex(n_strata, n_groups):
-        cell = np.where((strata == s) & (groups == g), mass, 0)
+        cell = np.where(strata == s, mass, 0) * likely[:, g]
         # By the largest, because a sum of large ones overflows in float64, too.
         peak = cell.max()
         rows[s, g] = cell / peak / (cell / peak).sum() if peak > 0 else 0
@@ -147,31 +149,54 @@ def test_notions(problem):
     form, words = problem.form, problem.words
     n, g = form.n, form.n_groups
     with attack.in_precision(form):
-        known = words | {"n_groups": g, "n_strata": N_STRATA}
-        for function in members(notions, {"intersect", "within"}):
-            found = attacked(function, known, problem, {"g": g, "n": n})
-            if found is None or problem.spoilt:
-                continue
-            strata, n_strata = {
-                "conditional_parity": (words["strata"], N_STRATA),
-                "demographic_parity": (np.zeros(n), 1),
-                "equal_opportunity": (1 - np.asarray(words["labels"], float), 1),
-                "equalized_odds": (words["labels"], 2),
-            }[function.__name__]
-            expected = rows_by_definition(
-                words["groups"], strata, words["weights"], g, n_strata
-            )
-            atol = 2 * n * eps_of(found.weights)
-            np.testing.assert_allclose(
-                np.asarray(found.weights, float), expected, atol=atol, rtol=atol
-            )
-            np.testing.assert_array_equal(found.occupied, expected.max(-1) > 0)
+        for found in conditionals(problem, words["groups"]):
             finer = call(notions.within, cond=found, strata=words["strata"], n_strata=2)
             judge(notions.within, finer, {"g": g, "n": n})
         both = [words["groups"], words["strata"]]
         joint = call(notions.intersect, attributes=both, sizes=[g, 3])
         if not isinstance(joint, attack.Refused):
             judge(notions.intersect, joint, {"n": n})
+
+
+def conditionals(problem, groups):
+    """Checks every notion and yields what those of sound problems are."""
+    form, words = problem.form, problem.words
+    n, g = form.n, form.n_groups
+    if problem.spoilt and problem.spoilt[0] == "memberships":
+        problem = problem._replace(spoilt=("groups", problem.spoilt[1]))
+    known = words | {"groups": groups, "n_groups": g, "n_strata": N_STRATA}
+    for function in members(notions, {"intersect", "within"}):
+        found = attacked(function, known, problem, {"g": g, "n": n})
+        if found is None or problem.spoilt:
+            continue
+        strata, n_strata = {
+            "conditional_parity": (words["strata"], N_STRATA),
+            "demographic_parity": (np.zeros(n), 1),
+            "equal_opportunity": (1 - np.asarray(words["labels"], float), 1),
+            "equalized_odds": (words["labels"], 2),
+        }[function.__name__]
+        weights = words["weights"]
+        expected = rows_by_definition(groups, strata, weights, g, n_strata)
+        atol = 2 * n * eps_of(found.weights)
+        np.testing.assert_allclose(
+            np.asarray(found.weights, float), expected, atol=atol, rtol=atol
+        )
+        np.testing.assert_array_equal(found.occupied, expected.max(-1) > 0)
+        yield found
+
+
+@given(problem=problems(forms(), spoils=attack.SPOILS_OF_MEMBERSHIPS))
+def test_memberships(problem):
+    words = problem.words
+    with attack.in_precision(problem.form):
+        for cond in conditionals(problem, words["memberships"]):
+            eps = 4 * problem.form.n * eps_of(cond.weights)
+            known = words | {"cond": cond}
+            for name in ("group_means", "max_gap", "ks_distance"):
+                function = getattr(metrics, name)
+                found = call(function, **arguments(function, known))
+                judge(function, found, {"g": problem.form.n_groups})
+                check_metric(name, found, known, eps)
 
 
 def means_by_definition(values, cond):
@@ -216,7 +241,8 @@ def check_metric(name, found, known, eps):
         atol = max(eps * np.abs(np.asarray(values, float)).max(), least)
         np.testing.assert_allclose(found, expected, rtol=eps, atol=atol)
     elif name == "ks_distance":
-        expected = ks_by_definition(known["scores"], cond)
+        scores = normal(jnp.asarray(known["scores"]))
+        expected = ks_by_definition(scores, cond)
         np.testing.assert_allclose(found, expected, atol=eps)
     assert (np.asarray(found, float) >= 0).all() or name == "group_means"
 
