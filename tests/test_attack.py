@@ -1,7 +1,7 @@
 """Every public function under attack: the documented answer, or a documented refusal.
 
-Each family runs 200 examples, always the same ones. The nightly profile draws 10,000
-new ones from more shapes and dtypes:
+Each family runs 200 examples, fewer where most of them compile anew, always the same
+ones. The nightly profile draws 10,000 new ones from more shapes and dtypes:
 
     HYPOTHESIS_PROFILE=nightly pytest tests/test_attack.py
 """
@@ -247,18 +247,18 @@ def check_metric(name, found, known, eps):
     assert (np.asarray(found, float) >= 0).all() or name == "group_means"
 
 
-@given(problem=problems(forms(few=True), root=2), resampled=st.integers(0, 9))
-def test_metrics(problem, resampled):
+NOT_MEASURES = {"bootstrap", "leakage", "audit_stream"}
+
+
+@given(problem=problems(forms(few=True), root=2))
+def test_metrics(problem):
     form = problem.form
     with attack.in_precision(form):
         cond = cond_of(problem)
         known = problem.words | {"n_groups": form.n_groups}
         if cond is not None:
             known["cond"] = cond
-        if NIGHTLY and not problem.spoilt and form.n_groups == 2 and resampled == 0:
-            known["interval"] = metrics.Bootstrap(jax.random.key(0), draws=20)
-        outside = {"bootstrap", "leakage", "audit_stream"}
-        for function in members(metrics, outside):
+        for function in members(metrics, NOT_MEASURES):
             if cond is None and "cond" in inspect.signature(function).parameters:
                 continue
             own = dict(known)
@@ -266,10 +266,47 @@ def test_metrics(problem, resampled):
                 own["values"] = np.abs(np.asarray(own["values"]))
             sizes = {"g": form.n_groups, "n": form.n}
             found = attacked(function, own, problem, sizes)
-            if found is None or "interval" in known or problem.spoilt:
+            if found is None or problem.spoilt:
                 continue
             eps = 4 * form.n * eps_of(own["cond"].weights)
             check_metric(function.__name__, found, own, eps)
+
+
+@settings(max_examples=10_000 if NIGHTLY else 60)
+@given(
+    problem=problems(forms() if NIGHTLY else [FORMS[2]], root=2),
+    function=st.sampled_from(members(metrics, NOT_MEASURES)),
+    method=st.sampled_from(["bca", "percentile"]),
+    level=st.sampled_from([1e-3, 0.95, 1 - 1e-6]),
+    clustered=st.booleans(),
+)
+def test_intervals(problem, function, method, level, clustered):
+    form = problem.form
+    with attack.in_precision(form):
+        cond = cond_of(problem)
+        if cond is None:
+            return
+        known = problem.words | {"n_groups": form.n_groups, "cond": cond}
+        if function is metrics.min_ratio and not problem.spoilt:
+            known["values"] = np.abs(np.asarray(known["values"]))
+        clusters = np.arange(form.n) // 2 if clustered else None
+        interval = metrics.Bootstrap(
+            jax.random.key(0), draws=20, level=level, method=method, clusters=clusters
+        )
+        sizes = {"g": form.n_groups, "n": form.n}
+        value = attacked(function, known, problem, sizes)
+        known["interval"] = interval
+        found = call(function, **arguments(function, known))
+        if value is None or problem.spoilt:
+            assert isinstance(found, attack.Refused) or not concerns(function, problem)
+            return
+        judge(function, found, sizes, finite=False)
+        for low, own, high, alone in zip(
+            *map(jax.tree.leaves, (found.low, found.value, found.high, value)),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(own, alone)
+            assert (np.asarray(low) <= np.asarray(high)).all(), (function, low, high)
 
 
 def share(weights, n):
