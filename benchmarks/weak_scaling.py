@@ -12,16 +12,21 @@ each with the task of one, at the same time, knowing nothing of the other.
 - mmd: `divergences.mmd_squared(..., mesh=mesh)` with its gradient in the samples. Its
   work grows with the square of the rows, so rows per process are divided by sqrt(2).
 
-Answer (2 cores, otherwise idle; jax 0.12.0.1, Python 3.13; medians of 5 calls):
+Answer (2 cores, otherwise idle; jax 0.12.0.1, Python 3.13; medians of 5 calls, of the
+slower process):
 
-             one, s    two, s    work done, one process = 1
-    sweep    0.811     0.967     1.68
-    linear   0.088     0.304     0.58
-    mmd      0.261     0.372     1.41
+             one, s    apart, s    together, s    work done, one process = 1
+                                                  apart     together
+    sweep    0.912     0.848       0.825          2.15      2.21
+    linear   0.0855    0.143       0.213          1.20      0.80
+    mmd      0.239     0.246       0.364          1.94      1.31
 
-The aim was 1.6, and the sweep meets it, which exchanges nothing while it runs. The
-linear solver reduces its few numbers at every step; with ten times the rows (400,000
-each) it gets 1.44 (1.20 and 1.66 s, medians of 3).
+The aim was 1.6. The sweep meets it, which exchanges nothing while it runs (above 2 is
+noise: its calls are up to 14 % from their median; an earlier run had 1.68). The linear
+solver cannot meet it on these cores: its passes over the rows wait for the memory that
+both share, so that two processes apart get 1.20; its reductions at every step cost the
+rest. With ten times the rows (400,000 each) it got 1.44 together (1.20 and 1.66 s,
+medians of 3, an earlier run). MMD misses it by what the ring itself costs.
 
 Run on a machine with two idle cores; needs `os.sched_setaffinity` (Linux).
 
