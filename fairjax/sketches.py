@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, Real, Shaped
 
-from . import _ranks, barycenters, checks
+from . import _ranks, _samples, barycenters, checks
 from .barycenters import BarycenterMap
 
 
@@ -132,8 +132,7 @@ def rank_error(sketch: Sketch) -> Float[Array, " g"]:
     That is for `interp`; for `step` the largest bin's share itself. 0 for a group
     without members. Cost O(g b).
     """
-    total = jnp.sum(sketch.counts, axis=1)
-    return 1.5 * jnp.max(sketch.counts, axis=1) / jnp.where(total > 0, total, 1)
+    return 1.5 * _samples.shares(sketch.counts).max(axis=1)
 
 
 def fit_map(sketch: Sketch) -> BarycenterMap:

@@ -78,7 +78,7 @@ LAYERS = {
     "_ranks": Layer(packages="jax numpy"),
     "barycenters": Layer("checks _ranks", "jax numpy"),
     "sequences": Layer("checks _ranks barycenters", "jax"),
-    "sketches": Layer("checks _ranks barycenters", "jax numpy"),
+    "sketches": Layer("checks _ranks barycenters _samples", "jax numpy"),
     "_distributions": Layer("checks notions _ranks", "jax numpy"),
     "_bounds_binomial": Layer(packages="jax numpy"),
     "_bounds_widths": Layer("checks _bounds_binomial", "jax numpy"),
