@@ -80,7 +80,7 @@ def directions(
         an empty cell is a row of zeros, which constrains nothing. Cost O(s g n d).
 
     Raises:
-        ValueError: for features that are not finite.
+        ValueError: for features that are not finite, or whose sums overflow.
 
     Example:
         >>> from fairjax.notions import demographic_parity

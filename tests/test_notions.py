@@ -173,6 +173,7 @@ def test_intersect_leaves_combinations_without_members_empty():
         ([0, 1, 1], [1.0, -2.0, 1.0], r"not be negative, but weights\[1\] = -2"),
         ([0, 1, 1], [1.0, np.nan, 1.0], r"finite, but weights\[1\] = nan"),
         ([0, 1, 1], [0.0, 0.0, 0.0], "must have a positive entry"),
+        ([0, 1, 1], [0.0, 1e-39, 0.0], "an entry of at least 1.2e-38"),
     ],
 )
 def test_bad_values_raise_and_say_where(groups, weights, message):

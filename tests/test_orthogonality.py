@@ -450,3 +450,17 @@ def test_projecting_features_equals_the_constraint_and_elimination_does_not(
     best = objective(bound.coefficients, bound.intercept)
     assert objective(implied, paper.intercept) > best + 1e-6
     assert np.linalg.norm(implied - bound.coefficients) > 1e-3 * scale
+
+
+def test_directions_of_double_features_keep_them_and_sums_that_overflow_are_refused(
+    x64,
+):
+    cond = notions.demographic_parity(
+        np.array([0, 1, 1]), n_groups=2, weights=np.ones(3, np.float32)
+    )
+    assert cond.weights.dtype == np.float32
+    found = orthogonality.directions(jnp.array([[4e74], [1e74], [3e74]]), cond)
+    np.testing.assert_allclose(found, [[2e74]], rtol=1e-6)
+    large = jnp.array([[3e38], [3e38], [-3e38]], jnp.float32)
+    with pytest.raises(ValueError, match="`features` must have sums that float32"):
+        orthogonality.directions(large, cond)
