@@ -4,8 +4,8 @@ Each device keeps its own samples and hands a copy of them round a ring, so that
 pairs meet without any device holding all samples. `c` and the kernel are symmetric, so
 half of the ring is enough: after `k` hops device i sees the samples of device i + k,
 for k up to half the number of devices; where that number is even, both ends of the last
-hop see the same pairs, and each counts them once instead of twice. Slopes of the
-travelling samples travel with them, and go home in one last hop.
+hop see the same pairs, and each visits half of them. Slopes of the travelling samples
+travel with them, and go home in one last hop.
 
 Memory of a device of D: its rows, those that came by, and a tile; in a program for
 gradients JAX plans for both ways of `_kernel_sums.choose`, of which the one for batches
@@ -79,35 +79,27 @@ def _together(
     def around(closed_over, points, left, right):
         samples, lefts, rights = sums.cut(n_blocks, points, left, right)
 
-        @jax.checkpoint
-        def meet(others: Array, rights: Array) -> Array:
+        def hop(carry: Any, *, last: bool = False) -> Any:
+            total, travelling = carry
+            travelling = others, rights = _passed_on(travelling, mesh)
             turn = functools.partial(
                 sums.sum_tiles, kernel, closed_over, samples, others, lefts, rights
             )
-            return jax.lax.map(jax.checkpoint(turn), jnp.arange(n_blocks)).sum()
-
-        def hop(carry: Any, k: Array) -> tuple[Any, None]:
-            total, travelling = carry
-            travelling = _passed_on(travelling, mesh)
-            seen = meet(*travelling)
-            return (total + _times(k, mesh, seen.dtype) * seen, travelling), None
-
-        @jax.checkpoint
-        def stretch(carry: Any, hops: Array) -> Any:
-            return jax.lax.scan(hop, carry, hops)[0]
+            turns, times = _turns(n_blocks, shared=last)
+            seen = jax.lax.map(jax.checkpoint(turn), turns)
+            return total + times.astype(seen.dtype) @ seen, travelling
 
         total = sums.together(kernel, n_blocks, closed_over, points, left, right)
         carry = (total, (samples, rights))
-        hops = jnp.arange(1, mesh.size // 2 + 1)
         # The derivative keeps what came by at the ends of stretches, then in one.
-        length = max(1, math.isqrt(hops.size))
-        most = hops.size // length * length
-        carry, _ = jax.lax.scan(
-            lambda carry, hops: (stretch(carry, hops), None),
-            carry,
-            hops[:most].reshape(-1, length),
-        )
-        return stretch(carry, hops[most:])[0][None]
+        count = (mesh.size - 1) // 2
+        length = max(1, math.isqrt(count))
+        stretch = functools.partial(_repeated, jax.checkpoint(hop), length)
+        carry = _repeated(jax.checkpoint(stretch), count // length, carry)
+        carry = _repeated(jax.checkpoint(hop), count % length, carry)
+        if mesh.size % 2 == 0:
+            carry = jax.checkpoint(functools.partial(hop, last=True))(carry)
+        return carry[0][None]
 
     # Each device's part of the sum: adding them is the one all-reduce.
     return _on_each(around, mesh)(closed_over, points, left, right).sum()
@@ -161,34 +153,31 @@ def _around(
     whole = {1: closed_over, 2: samples, 3: samples, 4: lefts, 5: rights}
     slopes = {i: jax.tree.map(jnp.zeros_like, whole[i]) for i in positions}
 
-    def meet(others: Array, rights: Array) -> tuple[Array, dict[int, Any]]:
-        tiles = (samples, others, lefts, rights)
-
-        def turn(total: Any, k: Array) -> tuple[Any, None]:
-            seen = sums.visit_tiles(kernel, closed_over, *tiles, k, positions=positions)
-            return jax.tree.map(jnp.add, total, seen), None
-
-        none = jax.tree.map(jnp.zeros_like, (value, slopes))
-        return jax.lax.scan(jax.checkpoint(turn), none, jnp.arange(n_blocks))[0]
-
     def away(slopes: dict[int, Any]) -> dict[int, Any]:
         return {i: slope for i, slope in slopes.items() if i in (3, 5)}
 
-    def hop(carry: Any, k: Array) -> tuple[Any, None]:
+    def hop(carry: Any, *, last: bool = False) -> Any:
         value, slopes, travelling = carry
         travelling, back = _passed_on((travelling, away(slopes)), mesh)
-        value, slopes = jax.tree.map(
-            lambda total, seen: total + _times(k, mesh, seen.dtype) * seen,
-            (value, slopes | back),
-            meet(*travelling),
-        )
-        return (value, slopes, travelling), None
+        tiles = (samples, travelling[0], lefts, travelling[1])
 
-    n_hops = mesh.size // 2
-    (value, slopes, _), _ = jax.lax.scan(
-        hop, (value, slopes, (samples, rights)), jnp.arange(1, n_hops + 1)
-    )
-    slopes |= _passed_on(away(slopes), mesh, hops=-n_hops)
+        def turn(total: Any, at: tuple[Array, Array]) -> tuple[Any, None]:
+            k, times = at
+            seen = sums.visit_tiles(kernel, closed_over, *tiles, k, positions=positions)
+            add = jax.tree.map(lambda t, s: t + times.astype(s.dtype) * s, total, seen)
+            return add, None
+
+        turns = _turns(n_blocks, shared=last)
+        start = (value, slopes | back)
+        (value, slopes), _ = jax.lax.scan(jax.checkpoint(turn), start, turns)
+        return value, slopes, travelling
+
+    carry = (value, slopes, (samples, rights))
+    carry = _repeated(hop, (mesh.size - 1) // 2, carry)
+    if mesh.size % 2 == 0:
+        carry = hop(carry, last=True)
+    value, slopes, _ = carry
+    slopes |= _passed_on(away(slopes), mesh, hops=-(mesh.size // 2))
     found = [None, None, None, None]
     if of_constants:
         found[0] = jax.tree.map(lambda a, b: (a + b)[None], own[0], slopes[1])
@@ -208,9 +197,24 @@ def _passed_on(travelling: Any, mesh: Mesh, *, hops: int = 1) -> Any:
     return jax.lax.ppermute(travelling, mesh.axis_names, ring)
 
 
-def _times(k: Array, mesh: Mesh, dtype: Any) -> Float[Array, ""]:
-    """How often the pairs of the k-th hop count: once where two devices see them."""
-    return jnp.where(2 * k == mesh.size, 1, 2).astype(dtype)
+def _repeated(step: Callable[[Any], Any], times: int, carry: Any) -> Any:
+    """What a step makes of the carry when it is taken so often."""
+    if not times:
+        return carry
+    return jax.lax.scan(lambda c, _: (step(c), None), carry, length=times)[0]
+
+
+def _turns(n_blocks: int, *, shared: bool) -> tuple[Array, Array]:
+    """Which turns of the tiles are visited after a hop, and how often they count.
+
+    Twice each: `c` and the kernel are symmetric. Pairs that are shared with another
+    device, which sees them turned by `-k`, are visited up to half of the turns; those
+    of turn 0 by both, so they count once.
+    """
+    if not shared:
+        return jnp.arange(n_blocks), jnp.full(n_blocks, 2)
+    turns = jnp.arange(n_blocks // 2 + 1)
+    return turns, jnp.where(turns == 0, 1, 2)
 
 
 def _on_each(around: Callable[..., Any], mesh: Mesh, out_specs: Any = None) -> Any:

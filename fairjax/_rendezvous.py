@@ -1,15 +1,18 @@
 """Where processes meet: the first one listens, and tells who has not come yet.
 
 They meet here before `jax.distributed` joins them, because that ends a process outright
-when another one is missing.
+when another one is missing. Their lines stay open, so that the end of one is known at
+once: JAX learns of it with the next collective, or when heartbeats fail to come.
 """
 
 import contextlib
 import math
+import selectors
 import socket
 import sys
+import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from . import _terminal
@@ -86,44 +89,62 @@ def place(
     return Place(host.strip("[]"), int(port), processes, process_id, limit)
 
 
-def meet(place: Place) -> None:
-    """Returns when all processes have come to the coordinator's address."""
+def meet(place: Place) -> list[socket.socket]:
+    """Returns when all processes have come to the coordinator's address.
+
+    Returns:
+        Open lines: those of the first process to all others, of another one to it. None
+        is used any more; one breaks when the process at its other end ends.
+    """
     end = time.monotonic() + place.wait
-    if place.own:
-        _come(place, end)
-    else:
-        _receive(place, end)
+    return _receive(place, end) if place.own == 0 else [_come(place, end)]
 
 
-def _come(place: Place, end: float) -> None:
+def watch(lines: Iterable[socket.socket], broken: Callable[[], object]) -> None:
+    """Calls a function, in a thread of its own, as soon as any line breaks."""
+
+    def wait() -> None:
+        with selectors.DefaultSelector() as selector:
+            for line in lines:
+                selector.register(line, selectors.EVENT_READ)
+            selector.select()
+        broken()
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _come(place: Place, end: float) -> socket.socket:
     say(
         f"Waiting for the other processes at {address(place)}, at most "
         f"{place.wait:g} s."
     )
     reason = "no answer"
     while (left := end - time.monotonic()) > 0:
-        try:
-            with socket.create_connection((place.host, place.port), left) as line:
+        with contextlib.ExitStack() as stack:
+            try:
+                line = socket.create_connection((place.host, place.port), left)
+                stack.enter_context(line)
                 line.sendall(f"fairjax {place.processes} {place.own}\n".encode())
                 # The first process may have begun to wait later than this one.
                 line.settimeout(place.wait + 10)
                 answer = _read(line)
-        except OSError as error:
-            reason = str(error)
-            time.sleep(min(0.2, max(left, 0)))
-            continue
-        if answer == "go":
-            return
-        if answer:
-            raise ValueError(answer)
-        reason = "it hung up"
+            except OSError as error:
+                reason = str(error)
+                time.sleep(min(0.2, max(left, 0)))
+                continue
+            if answer == "go":
+                stack.pop_all()
+                return line
+            if answer:
+                raise ValueError(answer)
+            reason = "it hung up"
     raise OSError(
         f"process 0 was not to be reached at {address(place)} within {place.wait:g} "
         f"s: {reason}. See that it runs, and that `--coordinator` names its machine."
     )
 
 
-def _receive(place: Place, end: float) -> None:
+def _receive(place: Place, end: float) -> list[socket.socket]:
     lines: dict[int, socket.socket] = {}
     missing = set(range(1, place.processes))
     both = socket.has_dualstack_ipv6()
@@ -137,8 +158,7 @@ def _receive(place: Place, end: float) -> None:
             f"port {place.port} cannot be used here: {error.strerror}. Name another "
             f"one in `--coordinator`, in all processes."
         ) from error
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(server)
+    with server, contextlib.ExitStack() as stack:
         say(
             f"Waiting for {_named(missing)} at {address(place)}, at most "
             f"{place.wait:g} s."
@@ -156,13 +176,19 @@ def _receive(place: Place, end: float) -> None:
                         f"wait longer with `--wait`."
                     ) from None
                 own = _introduced(line, place, taken=lines)
-                if own is not None:
-                    lines[own] = line
-                    missing.discard(own)
+                if own is None:
+                    line.close()
+                    continue
+                if own in lines:
+                    lines[own].close()
+                lines[own] = line
+                missing.discard(own)
         except (OSError, ValueError) as error:
             _answer(lines.values(), str(error))
             raise
         _answer(lines.values(), "go")
+        stack.pop_all()
+        return list(lines.values())
 
 
 def _introduced(

@@ -8,9 +8,11 @@ import math
 import os
 import platform
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import jax
 
@@ -28,9 +30,10 @@ _WORTH_KEEPING = 0.1  # seconds of compilation
 def joined(place: Place | None) -> Iterator[jax.sharding.Mesh | None]:
     """Yields a mesh of all devices of all processes, or None for one that is alone.
 
-    No wait is longer than `place.wait`: for processes to come, for one that no longer
-    answers (then JAX ends the others), and for all to end. What fails inside ends this
-    process, once it has been told: at its usual end JAX would wait for the others.
+    No wait is longer than `place.wait`: for processes to come, for one whose machine no
+    longer answers (then JAX ends the others), and for all to end. What fails inside
+    ends this process, once it has been told: at its usual end JAX would wait for the
+    others. They notice, say so, and end as well.
 
     Raises:
         OSError: where others do not come, or the port is taken.
@@ -39,25 +42,48 @@ def joined(place: Place | None) -> Iterator[jax.sharding.Mesh | None]:
     if place is None:
         yield None
         return
+    lines = []
     if place.host and place.processes > 1:
-        _rendezvous.meet(place)
+        lines = _rendezvous.meet(place)
     elif not place.host:
         _rendezvous.say(
             f"Waiting for the processes that JAX finds, at most {place.wait:g} s."
         )
-    with _stdout_of_libraries_dropped():
+    ending = threading.Lock()  # Whoever has it ends this process, and never returns it.
+
+    def gone() -> NoReturn:
+        ending.acquire()
+        if sys.stderr.isatty():
+            print(file=sys.stderr)  # Below a progress bar.
+        _exit(_terminal.tell(ChildProcessError(_GONE)))
+
+    with contextlib.ExitStack() as stack:
+        for line in lines:
+            stack.enter_context(line)
+        stack.enter_context(_stdout_of_libraries_dropped())
+        if lines:
+            _rendezvous.watch(lines, gone)
         _start(place)
         try:
             yield jax.make_mesh((jax.device_count(),), ("points",))
         except BaseException as error:
-            gone = "Gloo" in str(error) or isinstance(error, jax.errors.JaxRuntimeError)
-            status = _terminal.tell(ChildProcessError(_GONE) if gone else error)
-            sys.stdout.flush()
-            sys.stderr.flush()
-            if status == 2 and not gone:
+            if "Gloo" in str(error) or isinstance(error, jax.errors.JaxRuntimeError):
+                gone()
+            ending.acquire()
+            status = _terminal.tell(error)
+            if status == 2:
                 jax.distributed.shutdown()
-            os._exit(status)
+            _exit(status)
+        ending.acquire()
+        # All come here before any of them ends.
         jax.distributed.shutdown()
+
+
+def _exit(status: int) -> NoReturn:
+    """Without what JAX does at the end of a process: it would wait for the others."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _start(place: Place) -> None:

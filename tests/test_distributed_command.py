@@ -124,20 +124,39 @@ def test_two_processes_write_once_what_one_writes(tmp_path):
     )
 
 
+@pytest.mark.parametrize("killed", [0, 1])
+def test_the_end_of_a_process_is_told_at_once(killed, tmp_path):
+    """In mid-training, long before heartbeats are missed; nothing is half written."""
+    kept = tmp_path / "kept"
+    jobs = pair(tmp_path, *NETWORK, "--checkpoint", kept, wait=100)
+    told, status = kill(jobs, killed, kept)
+    assert status == 2, told
+    assert re.search(
+        r"^fairjax: another process has ended, or no longer answers: .*\n\Z", told, re.M
+    ), told
+    assert len(told.splitlines()) == 2, told
+    assert not (tmp_path / "out0").exists()
+
+
+def kill(jobs, killed, kept):
+    """Ends one of two once a checkpoint is there; what the other said, and how."""
+    try:
+        while not sorted(kept.rglob("epochs-*.json")):
+            assert jobs[killed].poll() is None, jobs[killed].communicate()
+            time.sleep(0.01)
+        jobs[killed].send_signal(signal.SIGKILL)
+    finally:
+        found = ended(jobs, seconds=60)
+    assert found[killed][0] == -9
+    status, said, told = found[1 - killed]
+    assert said == ""
+    return told, status
+
+
 def test_a_killed_process_costs_what_was_not_saved(tmp_path):
     kept = tmp_path / "kept"
-    jobs = pair(tmp_path, *NETWORK, "--checkpoint", kept, wait=20)
-    try:
-        while not (saved := sorted(kept.rglob("epochs-*.json"))):
-            assert jobs[1].poll() is None, jobs[1].communicate()
-            time.sleep(0.01)
-        jobs[1].send_signal(signal.SIGKILL)
-    finally:
-        (status, said, told), (status1, _, _) = ended(jobs)
-    assert status1 == -9
-    # It has not waited for ever, nor said that all went well.
-    assert status != 0, told
-    assert said == ""
+    jobs = pair(tmp_path, *NETWORK, "--checkpoint", kept)
+    kill(jobs, 1, kept)
     assert not (tmp_path / "out0").exists()
     saved = {
         path: path.stat().st_mtime_ns for path in sorted(kept.rglob("epochs-*.json"))
