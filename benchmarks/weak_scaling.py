@@ -8,7 +8,7 @@ the two cores lose to each other, whoever uses them, is measured by two processe
 each with the task of one, at the same time, knowing nothing of the other.
 
 - sweep: `sweeps.run(..., mesh=mesh)`, small networks, a grid point each;
-- linear: `solvers.fit_linear(..., mesh=mesh)`, 16 configurations;
+- linear: `solvers.fit_linear(..., mesh=mesh)`, 64 configurations;
 - mmd: `divergences.mmd_squared(..., mesh=mesh)` with its gradient in the samples. Its
   work grows with the square of the rows, so rows per process are divided by sqrt(2).
 
@@ -207,11 +207,12 @@ def linear(mesh, own, count, smoke):
 
     from fairjax import notions, orthogonality, sharding, solvers
 
-    n, d = (500, 8) if smoke else (40_000, 64)
-    (x, labels, groups), mask = sharding.shard_rows(rows_of(own, n, d), mesh=mesh)
+    n, d = (500, 8) if smoke else (200_000, 64)
+    # The same rows in all processes: as many steps, however many processes.
+    (x, labels, groups), mask = sharding.shard_rows(rows_of(0, n, d), mesh=mesh)
     cond = notions.demographic_parity(groups, n_groups=2, weights=mask)
     along = orthogonality.directions(x, cond)
-    tolerance = np.linspace(0, 0.5, 16).astype(np.float32)
+    tolerance = np.linspace(0, 0.5, 64).astype(np.float32)
     return lambda: solvers.fit_linear(
         x,
         labels,

@@ -5,8 +5,7 @@ fixes a metric, the curvature of the loss averaged over the batch; where the ste
 gives the next one, and the rows stay as they are.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +23,7 @@ from ._linear import (
     Turned,
     choose,
     matmul,
+    over_blocks,
     penalty,
     pull_back,
     renew,
@@ -34,24 +34,11 @@ from ._linear import (
     whiten,
 )
 
-Totals = TypeVar("Totals")
-
 # Steps between certificates, and rounds before a batch is left to second-order steps.
 CHECK_EVERY = 8
 ROUNDS = 5
 # Steps of the first round; more where the metric costs more than these.
 FEWEST, MOST = 16, 32
-
-
-def over_blocks(rows: Rows, fn: Callable[..., Totals]) -> Totals:
-    """Sums `fn(design, labels, mass)` over the blocks of rows."""
-    if rows.design.shape[0] == 1:
-        return fn(*(a[0] for a in rows))
-    shapes = jax.eval_shape(fn, *(a[0] for a in rows))
-    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    return jax.lax.scan(
-        lambda total, r: (jax.tree.map(jnp.add, total, fn(*r)), None), zeros, rows
-    )[0]
 
 
 def risk_slope(
@@ -63,7 +50,7 @@ def risk_slope(
         scores = matmul(design, point)
         return pull_back(design, mass[:, None] * loss.slope(scores, labels[:, None]))
 
-    return over_blocks(rows, block)
+    return over_blocks(block, rows.design, rows.labels, rows.mass, across=rows.across)
 
 
 def risk_and_slope(
@@ -76,7 +63,7 @@ def risk_and_slope(
         slopes = mass[:, None] * loss.slope(scores, labels)
         return mass @ loss.value(scores, labels), pull_back(design, slopes)
 
-    return over_blocks(rows, block)
+    return over_blocks(block, rows.design, rows.labels, rows.mass, across=rows.across)
 
 
 def resolve_batch(

@@ -18,21 +18,32 @@ all of the hinge's, go one by one to a Newton method.
 multipliers mu, and the multipliers give the certificate its dual point.
 """
 
+import dataclasses
+import functools
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Int
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from . import _rows, erm
 
 Loss = Callable[[Array, Array], Array]
 Tree = TypeVar("Tree")
 
-# Rows per block: scores of one block and batch are all that is ever held per row.
-BLOCK = 65_536
+# Rows per block: scores of one block and batch are all that is ever held per row. On a
+# CPU a block that its caches hold is read from memory once per step, not twice.
+BLOCK, BLOCK_OF_ACCELERATOR = 16_384, 65_536
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Across:
+    """The devices that each hold a part of every block; part of a tree's structure."""
+
+    mesh: Mesh | None = None
 
 
 class Smooth(NamedTuple):
@@ -86,6 +97,7 @@ class Data(NamedTuple):
         mass: sample weights that sum to 1.
         directions: the `u_k`.
         scale: what each column was divided by, so that no square overflows.
+        across: the devices.
     """
 
     features: Float[Array, "blocks rows d"]
@@ -93,6 +105,7 @@ class Data(NamedTuple):
     mass: Float[Array, "blocks rows"]
     directions: Float[Array, "k d"]
     scale: Float[Array, " d"]
+    across: Across
 
 
 class Rows(NamedTuple):
@@ -102,11 +115,13 @@ class Rows(NamedTuple):
         design: features.
         labels: as given.
         mass: sample weights.
+        across: the devices.
     """
 
     design: Float[Array, "blocks rows p"]
     labels: Float[Array, "blocks rows"]
     mass: Float[Array, "blocks rows"]
+    across: Across = Across()
 
 
 class Metric(NamedTuple):
@@ -205,21 +220,26 @@ def in_blocks(
     """Splits rows into equal blocks of at most `BLOCK`; scales columns to 1.
 
     On a mesh each device cuts its own rows, and a block has a part on every device: no
-    row moves, and what a block adds up is one all-reduce.
+    row moves.
     """
     largest = jnp.maximum(jnp.abs(features).max(axis=0), 1e-15)
     # A power of 2, so that nothing is rounded.
     scale = jnp.ldexp(jnp.ones_like(largest), jnp.frexp(largest)[1] - 1)
     rows = (features / scale[None, :], labels, mass)
-    lying = None if mesh is None else _rows.spec(mesh, axis=1)
-    cut = _rows.on_each(_cut, mesh, out_specs=lying)
+    device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
+    on_cpu = device.platform == "cpu"
+    cut = _rows.on_each(
+        functools.partial(_cut, most=BLOCK if on_cpu else BLOCK_OF_ACCELERATOR),
+        mesh,
+        out_specs=None if mesh is None else _rows.spec(mesh, axis=1),
+    )
     features, labels, mass = cut(*(_rows.padded(a, mesh) for a in rows))
-    return Data(features, labels, mass, directions, scale)
+    return Data(features, labels, mass, directions, scale, Across(mesh))
 
 
-def _cut(*arrays: Array) -> tuple[Array, ...]:
+def _cut(*arrays: Array, most: int) -> tuple[Array, ...]:
     n = arrays[0].shape[0]
-    blocks = -(-n // BLOCK)
+    blocks = -(-n // most)
     rows = -(-n // blocks)
     extra = [(0, blocks * rows - n)]
     return tuple(
@@ -228,19 +248,44 @@ def _cut(*arrays: Array) -> tuple[Array, ...]:
     )
 
 
+def over_blocks(
+    fn: Callable[..., Tree], *blocks: Shaped[Array, "blocks rows ..."], across: Across
+) -> Tree:
+    """Sums what a function makes of each block of rows.
+
+    Each device adds up its own parts of all blocks first: one all-reduce, however many
+    blocks there are.
+    """
+
+    def add(total: Tree, block: tuple[Array, ...]) -> tuple[Tree, None]:
+        return jax.tree.map(jnp.add, total, fn(*block)), None
+
+    def summed(*blocks: Array) -> Tree:
+        shapes = jax.eval_shape(fn, *(a[0] for a in blocks))
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        total = jax.lax.scan(add, zeros, blocks)[0]
+        return jax.lax.psum(total, mesh.axis_names) if mesh else total
+
+    if blocks[0].shape[0] == 1:
+        return fn(*(a[0] for a in blocks))
+    mesh = across.mesh
+    lying = None if mesh is None else _rows.spec(mesh, axis=1)
+    on_each = _rows.on_each(summed, mesh, in_specs=lying, out_specs=PartitionSpec())
+    return on_each(*blocks)
+
+
 def moment(
-    design: Float[Array, "blocks rows p"], weights: Float[Array, "blocks rows"]
+    design: Float[Array, "blocks rows p"],
+    weights: Float[Array, "blocks rows"],
+    *,
+    across: Across,
 ) -> Float[Array, "p p"]:
     """`sum_i weights_i x_i x_i'`; cost 2 n p^2 operations, memory of one block."""
 
-    def block(total, rows):
-        x, weight = rows
-        return total + matmul((x * weight[:, None]).T, x), None
+    def block(x, weight):
+        return matmul((x * weight[:, None]).T, x)
 
-    if design.shape[0] == 1:
-        return matmul((design[0] * weights[0][:, None]).T, design[0])
-    zeros = jnp.zeros((design.shape[2],) * 2, design.dtype)
-    return jax.lax.scan(block, zeros, (design, weights))[0]
+    return over_blocks(block, design, weights, across=across)
 
 
 def whiten(
@@ -264,7 +309,7 @@ def whiten(
     scale = jnp.sqrt(variance + penalty)
     scaled = centred / scale[None, None, :]
     metric, forward = metric_of(
-        moment(scaled, curvature),
+        moment(scaled, curvature, across=data.across),
         penalty / jnp.square(scale),
         data.directions,
         total=total,
@@ -275,7 +320,7 @@ def whiten(
     design = matmul(scaled, forward)
     if intercept:
         design = jnp.pad(design, ((0, 0), (0, 0), (0, 1)), constant_values=1)
-    return Problem(Rows(design, data.labels, data.mass), metric)
+    return Problem(Rows(design, data.labels, data.mass, data.across), metric)
 
 
 def renew(
@@ -294,7 +339,7 @@ def renew(
     design, old = problem.rows.design, problem.metric
     total = curvature.sum()
     d = design.shape[2] - 1 if intercept else design.shape[2]
-    second = moment(design, curvature)
+    second = moment(design, curvature, across=problem.rows.across)
     centre = second[d, :d] / total if intercept else jnp.zeros(d, second.dtype)
     second = second[:d, :d] - total * centre[:, None] * centre[None, :]
     penalty = ridge * old.ridge_spectrum[:d]

@@ -164,6 +164,7 @@ def newton(
     eps = jnp.finfo(dtype).eps
     halvings = 0.5 ** jnp.arange(21, dtype=dtype)
     mass, labels = problem.rows.mass, problem.rows.labels
+    across = problem.rows.across
 
     def pointwise(scores, width):
         if loss is None:
@@ -213,7 +214,7 @@ def newton(
         )
         best = choose(gap < best.gap, here, best)
         gradient = pull + ridge_slope(problem.metric, settings, point)
-        hessian = moment(problem.rows.design, mass * at.curvature)
+        hessian = moment(problem.rows.design, mass * at.curvature, across=across)
         move, multipliers = newton_step(
             problem,
             settings,
@@ -296,7 +297,7 @@ def interior_point(
     dtype = rho.dtype
     eps = jnp.finfo(dtype).eps
     signs = 2 * problem.rows.labels - 1
-    mass = problem.rows.mass
+    mass, across = problem.rows.mass, problem.rows.across
     live = mass > 0
     delta = 16 * jnp.sqrt(eps)
 
@@ -324,7 +325,7 @@ def interior_point(
         ridge = ridge_slope(problem.metric, settings, x.point)
         weight = 1 / (x.over / x.alpha + x.under / x.rest + delta)
         split = margins - 1 + x.under - x.over
-        hessian = moment(problem.rows.design, mass * weight)
+        hessian = moment(problem.rows.design, mass * weight, across=across)
         damping = eps * jnp.trace(hessian)
 
         def direction(right_over, right_under):

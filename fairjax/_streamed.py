@@ -319,7 +319,8 @@ def _with_risk(rows: Rows, loss: Smooth, point: Array) -> Sums:
 
 def _with_moment(rows: Rows, loss: Smooth, point: Array) -> Sums:
     curvature = _first_order.mean_curvature(rows, loss, point)
-    return (*_with_risk(rows, loss, point), _linear.moment(rows.design, curvature))
+    moment = _linear.moment(rows.design, curvature, across=rows.across)
+    return (*_with_risk(rows, loss, point), moment)
 
 
 @functools.partial(jax.jit, static_argnames=("of", "loss", "intercept"))
