@@ -18,8 +18,7 @@ maps of `barycenters.fit_map` gather too.
 
 **Bytes.** What one device hands to the collectives of a program does not depend on the
 number of rows, but for all pairs. With D devices, 4 bytes per number, s strata, g
-groups, d features, p = d + 1 coordinates, m configurations, b blocks of at most 65,536
-rows of a device:
+groups, d features, p = d + 1 coordinates, m configurations:
 
 ======================================================  =============================
 all-reduced per step                                    numbers
@@ -30,11 +29,11 @@ weights of a notion (largest weight and sum per cell)   `2 s g`
 a data-parallel training step                           one per parameter, and those
                                                         of its risk and penalties
 `sketches.update` with c edges                          `2 g (c + 1)`
-`fit_linear`, a first-order step                        `b p m`
-`fit_linear`, every eighth, with a certificate          `b (p + 1) m`
-`fit_linear`, its first metric                          `1 + 2 d + b d^2`
-`fit_linear`, a later one (at most 5 a batch)           `1 + b p^2`
-`fit_linear`, a second-order step                       `b p^2` and O(p)
+`fit_linear`, a first-order step                        `p m`
+`fit_linear`, every eighth, with a certificate          `(p + 1) m`
+`fit_linear`, its first metric                          `1 + 2 d + d^2`
+`fit_linear`, a later one (at most 5 a batch)           `1 + p^2`
+`fit_linear`, a second-order step                       `p^2` and O(p)
 ======================================================  =============================
 
 An all-reduce of V bytes over a ring makes each device send `2 V (D - 1) / D`: under

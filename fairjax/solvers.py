@@ -83,7 +83,7 @@ def fit_linear(
             when None. Outside `jit`, configurations that batched float32 steps leave
             open, and all of the hinge's, are finished in float64.
         batch: static; configurations solved together. More share each pass over the
-            data, and hold `batch * n` scores.
+            data, and hold `batch` scores for each row of a block.
         max_iterations: static; limit of second-order steps for configurations that the
             batched steps leave open.
         mesh: static; devices that share the rows, over all axes of the mesh, as
@@ -95,7 +95,8 @@ def fit_linear(
         Configurations next to each other in the batch start from one another's
         solutions. Cost: about 30 steps of `4 n d` operations per smooth configuration
         and 30 of `2 n d^2` per hinge configuration; memory three copies of the features
-        plus `batch` scores per row, whatever the number of configurations.
+        plus `batch` scores for each row of a block, at most 16,384 on a CPU and 65,536
+        elsewhere, whatever the number of configurations.
 
     Raises:
         ValueError: for input that is not finite, labels other than 0 and 1 or all
