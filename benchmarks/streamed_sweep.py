@@ -11,8 +11,8 @@ Passes are counted where the file is read. Memory is what resident memory rose b
 everything after the file was written; the table itself would need 4 bytes for each of
 its 107 columns and N rows.
 
-Answer (2 cores, otherwise idle; jax 0.12.0.1, pyarrow 26.0.1, Python 3.13; 64
-configurations with ridge = 1 / 32,561, all converged at a largest relative gap of 1e-6):
+Answer (2 cores, otherwise idle; jax 0.12.0.1, pyarrow 26.0.1, Python 3.13; ridge is
+1 / 32,561, and all configurations converged at a largest relative gap of 1e-6):
 
     rows          passes   a pass, s   all, s   audit, s   memory, MB   table, MB
     100,000       42       0.108       5.03     0.125      1,203        42.8

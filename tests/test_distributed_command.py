@@ -130,12 +130,16 @@ def test_the_end_of_a_process_is_told_at_once(killed, tmp_path):
     kept = tmp_path / "kept"
     jobs = pair(tmp_path, *NETWORK, "--checkpoint", kept, wait=100)
     told, status = kill(jobs, killed, kept)
-    assert status == 2, told
-    assert re.search(
-        r"^fairjax: another process has ended, or no longer answers: .*\n\Z", told, re.M
-    ), told
-    assert len(told.splitlines()) == 2, told
-    assert not (tmp_path / "out0").exists()
+    ours = r"^fairjax: another process has ended, or no longer answers: .*\n\Z"
+    if killed == 1:
+        assert status == 2, told
+        assert re.search(ours, told, re.M), told
+        assert len(told.splitlines()) == 2, told
+    else:
+        # It served the others: JAX notices as early, and may be first to end them.
+        assert status != 0, told
+        assert re.search(rf"{ours}|another task died", told, re.M), told
+    assert not any((tmp_path / "out0").rglob("*"))
 
 
 def kill(jobs, killed, kept):
@@ -157,7 +161,7 @@ def test_a_killed_process_costs_what_was_not_saved(tmp_path):
     kept = tmp_path / "kept"
     jobs = pair(tmp_path, *NETWORK, "--checkpoint", kept)
     kill(jobs, 1, kept)
-    assert not (tmp_path / "out0").exists()
+    assert not any((tmp_path / "out0").rglob("*"))
     saved = {
         path: path.stat().st_mtime_ns for path in sorted(kept.rglob("epochs-*.json"))
     }
@@ -262,13 +266,18 @@ def test_a_port_in_use_is_told():
     check_one_line(result, "cannot be used here: Address already in use")
 
 
+def hang_up(lines):
+    for line in lines:
+        line.close()
+
+
 def meet(*places):
     """What each process is told when they meet; nothing where it goes on."""
     told = ["" for _ in places]
 
     def go(number):
         try:
-            _rendezvous.meet(places[number])
+            hang_up(_rendezvous.meet(places[number]))
         except (OSError, ValueError) as error:
             told[number] = str(error)
 
@@ -298,7 +307,7 @@ def test_processes_meet_and_strangers_do_not_matter(capsys):
     # The second one comes after the stranger.
     def late():
         time.sleep(0.8)
-        _rendezvous.meet(place._replace(own=2))
+        hang_up(_rendezvous.meet(place._replace(own=2)))
 
     last = threading.Thread(target=late)
     last.start()
