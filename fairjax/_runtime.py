@@ -63,7 +63,11 @@ def joined(place: Place | None) -> Iterator[jax.sharding.Mesh | None]:
         stack.enter_context(_stdout_of_libraries_dropped())
         if lines:
             _rendezvous.watch(lines, gone)
-        _start(place)
+        try:
+            _start(place)
+        except BaseException:
+            ending.acquire()  # The others end for this, and need not be told of.
+            raise
         try:
             yield jax.make_mesh((jax.device_count(),), ("points",))
         except BaseException as error:

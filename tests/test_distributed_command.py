@@ -1,5 +1,6 @@
 """`fairjax sweep` in several processes, and what it is built on."""
 
+import contextlib
 import csv
 import os
 import re
@@ -42,7 +43,7 @@ def invoke(*arguments):
     return CliRunner().invoke(cli.app, ["sweep", *map(str, arguments)])
 
 
-def start(*arguments, **options):
+def start(*arguments, cluster=None, **options):
     # Not in the home of whoever tests.
     programs = {
         "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir
@@ -51,7 +52,7 @@ def start(*arguments, **options):
     }
     return subprocess.Popen(
         [sys.executable, "-c", MAIN, "sweep", *map(str, arguments)],
-        env=os.environ | programs,
+        env=os.environ | programs | (cluster or {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -102,13 +103,21 @@ def check_same_results(one, other, *, apart=("iterations",)):
                 )
 
 
-def test_two_processes_write_once_what_one_writes(tmp_path):
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """What one process writes, and says."""
+    folder = tmp_path_factory.mktemp("one") / "alone"
+    found = invoke(*LINEAR, "--out", folder)
+    assert found.exit_code == 0, found.output
+    return folder, found.stdout
+
+
+def test_two_processes_write_once_what_one_writes(alone, tmp_path):
     jobs = pair(tmp_path, *LINEAR)
-    alone = invoke(*LINEAR, "--out", tmp_path / "alone")
-    assert alone.exit_code == 0, alone.output
+    folder, expected = alone
     (status, said, waited), (status1, said1, waited1) = ended(jobs)
     assert (status, status1) == (0, 0), (waited, waited1)
-    assert said.replace("out0", "alone") == alone.stdout
+    assert said.replace(str(tmp_path / "out0"), str(folder)) == expected
     assert said1 == ""
     assert re.fullmatch(
         r"fairjax: Waiting for process 1 at localhost:\d+, at most 60 s\.\n", waited
@@ -118,10 +127,43 @@ def test_two_processes_write_once_what_one_writes(tmp_path):
     assert not (tmp_path / "out1").exists()
     check_same_results(
         table(tmp_path / "out0"),
-        table(tmp_path / "alone"),
+        table(folder),
         # Optimality gaps of about 1e-6 are the last steps' rounding.
         apart=("iterations", "gap"),
     )
+
+
+def free_job():
+    """A job of Slurm's, by whose number JAX chooses a port that is free."""
+    for job in range(2**12):
+        with contextlib.suppress(OSError), socket.socket() as tried:
+            tried.bind(("", 2**16 - 2**12 + job))
+            return job
+    raise OSError("no port is free")
+
+
+def test_processes_of_slurm_find_one_another(alone, tmp_path):
+    """By the variables that it sets."""
+    common = {
+        "SLURM_JOB_ID": free_job(), "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_NTASKS": 2,
+    }  # fmt: skip
+    jobs = []
+    for own in (0, 1):
+        cluster = common | {"SLURM_PROCID": own, "SLURM_LOCALID": own}
+        where = ["--coordinator", "auto", "--out", tmp_path / f"out{own}"]
+        jobs.append(
+            start(*LINEAR, *where, cluster={k: str(v) for k, v in cluster.items()})
+        )
+    for own, (status, said, told) in enumerate(ended(jobs)):
+        assert status == 0, told
+        assert told == (
+            "fairjax: Waiting for the processes that JAX finds, at most 60 s.\n"
+        )
+        assert (said != "") == (own == 0)
+    assert not (tmp_path / "out1").exists()
+    apart = ("iterations", "gap")
+    check_same_results(table(tmp_path / "out0"), table(alone[0]), apart=apart)
 
 
 @pytest.mark.parametrize("killed", [0, 1])
