@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Real
+from jaxtyping import Array, Bool, Float, Int, PyTree, Real
 
 from . import checks, metrics, sweeps
 from .datasets import Dataset, Samples
@@ -58,6 +58,10 @@ class Frontier(NamedTuple):
         test_rates: share of decisions 1 in each cell of the test part; NaN for real
             labels.
         bandwidth: of the kernel; NaN without one.
+        params: of networks, each array with a leading axis of m: a slice is what
+            `modules.functional` applies to `modules.MLP(d, widths,
+            activation=jnp.tanh)`, or to `modules.SharedRepresentation` of as many
+            tasks. None for linear models and kernel machines.
     """
 
     strength: Float[np.ndarray, " m"]
@@ -82,6 +86,7 @@ class Frontier(NamedTuple):
     counts: Int[np.ndarray, "2 s g"]
     test_rates: Float[np.ndarray, "m s g"]
     bandwidth: Float[np.ndarray, " m"]
+    params: PyTree = None
 
 
 def average(frontiers: Sequence[Frontier], *, keep: float = 0.9) -> Frontier:
@@ -94,7 +99,8 @@ def average(frontiers: Sequence[Frontier], *, keep: float = 0.9) -> Frontier:
     Returns:
         A frontier of means; its front and its selection follow from these. `converged`
         means all of them, `counts` are the smallest, `iterations` the largest. Models
-        of different splits have no mean: coefficients and intercepts are the first's.
+        of different splits have no mean: coefficients, intercepts and parameters are
+        the first's.
 
     Raises:
         ValueError: for no frontier, or different grids.
@@ -113,7 +119,8 @@ def average(frontiers: Sequence[Frontier], *, keep: float = 0.9) -> Frontier:
         return first
     whole = {"iterations": np.max, "counts": np.min}
     whole |= {"converged": np.all, "cv_converged": np.all}
-    same = {"coefficients", "intercept", "on_front", "selected", "unconstrained"}
+    same = {"coefficients", "intercept", "params"}
+    same |= {"on_front", "selected", "unconstrained"}
     columns = {
         name: whole.get(name, np.mean)(
             np.stack([getattr(f, name) for f in frontiers]), axis=0

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Real
+from jaxtyping import Array, Bool, Float, PyTree, Real
 
 from . import _tables, erm, metrics, notions, sweeps, training
 from ._frontier import Frontier, check_axis, check_selection, choose, shares_of
@@ -87,8 +87,6 @@ def network(
         Oneto et al., NeurIPS 2020; the selection is that of Donini et al., NeurIPS
         2018, section 5, by a held-out part.
     """
-    from . import modules
-
     if on_representation is None and on_scores is None:
         raise ValueError(
             "give `on_representation`, `on_scores` or both: a network without a "
@@ -114,13 +112,7 @@ def network(
     width = dataset.features.shape[1]
     n_tasks = None if tasks is None else len(dataset.task_names)
 
-    def make(rngs: Any) -> Any:
-        options = {"activation": jnp.tanh, "rngs": rngs}
-        if n_tasks is None:
-            return modules.MLP(width, widths, **options)
-        return modules.SharedRepresentation(width, widths, n_tasks=n_tasks, **options)
-
-    apply, init, _ = modules.functional(make)
+    apply, init = _functions(width, widths, n_tasks)
     options = (notion, on_representation, on_scores, [*widths], learning_rate)
     fit = training.fit(
         apply,
@@ -173,9 +165,44 @@ def network(
             counts=counts,
             test_rates=found[-1][2:].T.reshape(m, *counts.shape[1:]),
             bandwidth=nothing,
+            params=jax.tree.map(np.asarray, fit.params),
         ),
         keep=keep,
     )
+
+
+def decide(
+    found: Frontier, widths: Sequence[int], features: Float[np.ndarray, "n d"]
+) -> Bool[np.ndarray, "m n"]:
+    """Decisions of all networks of a frontier, for samples of one task."""
+    apply, _ = _functions(features.shape[1], widths, None)
+    nothing = jnp.zeros(len(features), int)
+    batch = erm.Batch(jnp.asarray(features), nothing, nothing)
+
+    @jax.jit
+    def all_(params: PyTree, batch: erm.Batch) -> Bool[Array, "m n"]:
+        def one(own: PyTree) -> Bool[Array, " n"]:
+            return training.evaluate(apply, own, batch).scores > 0
+
+        return jax.lax.map(one, params)
+
+    return np.asarray(all_(found.params, batch))
+
+
+def _functions(
+    width: int, widths: Sequence[int], n_tasks: int | None
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """What applies a network to its parameters, and what draws these."""
+    from . import modules
+
+    def make(rngs: Any) -> Any:
+        options = {"activation": jnp.tanh, "rngs": rngs}
+        if n_tasks is None:
+            return modules.MLP(width, widths, **options)
+        return modules.SharedRepresentation(width, widths, n_tasks=n_tasks, **options)
+
+    apply, init, _ = modules.functional(make)
+    return apply, init
 
 
 def _batch_size(wanted: int | None, n: int) -> int | None:

@@ -158,8 +158,8 @@ def run(
     wish = _sweep_safety.wish(guarantee, confidence)
     if wish and how.decide is None:
         raise ValueError(
-            f"`--guarantee` has no use with `--model {model}`, whose networks decide "
-            f"on no further rows. Choose linear or kernel-svm."
+            f"`--guarantee` has no use with `--model {model}`, whose decisions differ "
+            f"by task. Choose linear, kernel-svm or mlp."
         )
     if wish and len(seed_list) > 1:
         raise ValueError(
@@ -236,6 +236,11 @@ def _prepared(
     loaded, safety = [load(seed) for seed in seeds], None
     chosen = _notions(notion, loaded[0])
     if wish:
+        if loaded[0].is_regression:
+            raise ValueError(
+                f"`--guarantee` is for classes, but the labels of {loaded[0].name} are "
+                f"real numbers."
+            )
         for data in loaded:
             _check(data, chosen, model, how.settings.get("n_folds", 0))
         learn, safety = _sweep_safety.set_aside(loaded[0], seeds[0])
@@ -445,6 +450,7 @@ def _networks(model: str, given: dict[str, Any]) -> How:
         f"Networks, hidden layers of {units} tanh units{shared}, {epochs} epochs, "
         f"penalty {penalty}",
         "a fifth of the training part that was held out",
+        None if shared else partial(_sweep_safety.by_network, widths=widths),
     )
 
 

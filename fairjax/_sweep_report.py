@@ -284,7 +284,7 @@ def rows(
     names = [
         name
         for name in frontiers.Frontier._fields
-        if name not in ("coefficients", "intercept", "counts", "test_rates")
+        if name not in ("coefficients", "intercept", "params", "counts", "test_rates")
     ]
     promised = ("safety_unfairness", "safety_high", "safety_tested", "safety_passed")
     more = promised if any(panel.promise for panel in panels) else ()

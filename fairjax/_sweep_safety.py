@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
-from . import frontiers, kernels, sweeps
+from . import _networks, frontiers, kernels, sweeps
 from .datasets import Dataset, Samples
 from .notions import Notion
 
@@ -109,6 +109,18 @@ def by_kernel(
         bandwidth=found.bandwidth,
     )
     return kernels.predict(fit, train.features, safety.features, kernel=kernel) > 0
+
+
+def by_network(
+    found: frontiers.Frontier,
+    train: Samples,
+    safety: Samples,
+    *,
+    widths: Sequence[int],
+) -> Bool[np.ndarray, "m n"]:
+    """Decisions of networks."""
+    del train
+    return _networks.decide(found, widths, safety.features)
 
 
 def promise(

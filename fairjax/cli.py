@@ -285,9 +285,9 @@ def sweep(
         float | None,
         typer.Option(
             metavar="LIMIT",
-            help="Of linear models and kernel-svm: set 30 % of the training rows aside "
-            "and select the most accurate model that is shown by them to have a true "
-            "gap of at most this, such as 0.1; or say why none is.",
+            help="Of all models but shared: set 30 % of the training rows aside and "
+            "select the most accurate model that is shown by them to have a true gap "
+            "of at most this, such as 0.1; or say why none is.",
         ),
     ] = None,
     confidence: Annotated[

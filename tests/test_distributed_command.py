@@ -12,6 +12,7 @@ import threading
 import time
 import warnings
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -377,9 +378,11 @@ def two_devices():
 def check_frontier(found, expected):
     for name in found._fields:
         if name not in ("iterations", "gap"):
-            one, other = getattr(found, name), getattr(expected, name)
-            assert np.asarray(one).dtype == np.asarray(other).dtype, name
-            np.testing.assert_allclose(one, other, rtol=2e-5, atol=2e-5, err_msg=name)
+            trees = jax.tree.map(
+                np.asarray, (getattr(found, name), getattr(expected, name))
+            )
+            chex.assert_trees_all_close(*trees, rtol=2e-5, atol=2e-5)
+            chex.assert_trees_all_equal_dtypes(*trees)
 
 
 @pytest.mark.parametrize("model", ["linear", "kernel", "network"])
@@ -397,8 +400,7 @@ def test_devices_and_directories_change_no_number(model, tmp_path):
     check_frontier(found, expected)
     files = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     again = trace(data, strengths=[0.0, 0.5, 1.0], **options)
-    for one, other in zip(again, found, strict=True):
-        np.testing.assert_array_equal(one, other)
+    jax.tree.map(np.testing.assert_array_equal, again, found)
     assert files == {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     with pytest.raises(ValueError, match="`checkpoint` .* holds another"):
         trace(data, strengths=[0.0, 0.25, 1.0], **options)

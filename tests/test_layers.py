@@ -169,7 +169,9 @@ LAYERS = {
     "_options": Layer(packages="typer"),
     "_rendezvous": Layer("_terminal"),
     "_runtime": Layer("_files _terminal _rendezvous", "jax", lazy="pooch"),
-    "_sweep_safety": Layer("notions kernels sweeps datasets frontiers", "jax numpy"),
+    "_sweep_safety": Layer(
+        "notions kernels sweeps datasets _networks frontiers", "jax numpy"
+    ),
     "_sweep_intervals": Layer(
         "_bounds_binomial _bounds_cells _bounds_widths frontiers", "jax numpy"
     ),

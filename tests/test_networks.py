@@ -2,11 +2,20 @@
 
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fairjax import datasets, frontiers, kernels, notions, penalties
+from fairjax import (
+    _sweep_safety,
+    datasets,
+    frontiers,
+    kernels,
+    modules,
+    notions,
+    penalties,
+)
 from fairjax.divergences import mmd_squared
 
 MMD = functools.partial(
@@ -72,6 +81,22 @@ def test_more_strength_is_fairer_and_the_network_learns(found):
     good = found.cv_accuracy >= 0.9 * found.cv_accuracy.max()
     assert good[found.selected]
     assert found.cv_unfairness[found.selected] == found.cv_unfairness[good].min()
+
+
+def test_the_networks_are_there_and_decide_as_was_measured(found, toy):
+    make = functools.partial(modules.MLP, 2, [8], activation=jnp.tanh)
+    apply, _, _ = modules.functional(lambda rngs: make(rngs=rngs))
+    samples = toy.test
+    decisions = _sweep_safety.by_network(found, toy.train, samples, widths=[8])
+    assert decisions.shape == (3, len(samples.labels))
+    for i in range(3):
+        own = jax.tree.map(lambda leaf, i=i: jnp.asarray(leaf[i]), found.params)
+        expected = apply(own, jnp.asarray(samples.features)).scores > 0
+        np.testing.assert_array_equal(decisions[i], expected)
+        right = np.mean(decisions[i] == samples.labels)
+        np.testing.assert_allclose(right, found.test_accuracy[i], rtol=1e-6)
+        rates = [decisions[i][samples.groups == g].mean() for g in range(2)]
+        np.testing.assert_allclose(found.test_rates[i], [rates], rtol=1e-6)
 
 
 def test_held_out_samples_have_all_cells_and_teach_nothing(toy):

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from fairjax import _sweep_command, _sweep_safety, cli, datasets
+from fairjax import (
+    _sweep_command,
+    _sweep_safety,
+    cli,
+    datasets,
+    frontiers,
+    notions,
+    penalties,
+)
 
 SMALL = ["--strengths", "0,1,1.5", "--folds", "2", "--notion", "equal-opportunity"]
 
@@ -298,6 +306,31 @@ def test_notions_share_the_confidence_of_a_guarantee(tmp_path):
     assert "at most 10 % for all notions together" in report
 
 
+def test_networks_are_promised_by_their_decisions_on_rows_set_aside(tmp_path):
+    options = [*NETWORK, "--penalty", "mean-gap", "--notion", "demographic-parity"]
+    options += ["--guarantee", "0.4", "--out", tmp_path, "--quiet"]
+    result = invoke(*options)
+    assert result.exit_code == 0, result.output
+    with (tmp_path / "results.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    settings = {"widths": [8], "epochs": 2, "strengths": [0.0, 1.0], "seed": 0}
+    learn, safety = _sweep_safety.set_aside(datasets.toy(), 0)
+    found = frontiers.network(
+        learn,
+        notion=notions.demographic_parity,
+        on_scores=penalties.mean_gap_info,
+        **settings,
+    )
+    decisions = _sweep_safety.by_network(found, learn.train, safety, widths=[8])
+    for row, own in zip(rows, decisions, strict=True):
+        rates = [own[safety.groups == g].mean() for g in range(2)]
+        np.testing.assert_allclose(
+            float(row["safety_unfairness"]), abs(rates[0] - rates[1]), atol=1e-6
+        )
+        assert row["safety_passed"] == str(int(float(row["safety_high"]) <= 0.4))
+    assert "params" not in rows[0]
+
+
 def test_the_safety_set_leaves_no_trace_in_the_features():
     rng = np.random.default_rng(0)
     data = datasets.toy(n=200)
@@ -410,7 +443,7 @@ def test_school_is_swept_with_one_network_for_all_tasks(tmp_path):
         (["--guarantee", "0"], "`--guarantee` must lie in (0, 1)"),
         (["--guarantee", "0.1", "--confidence", "95"], "`--confidence` must lie in"),
         (["--guarantee", "0.1", "--seeds", "2"], "`--guarantee` is for one model"),
-        (["--guarantee", "0.1", "--model", "mlp"], "`--guarantee` has no use with"),
+        (["--guarantee", "0.1", "--model", "shared"], "`--guarantee` has no use with"),
         (["--model", "shared"], "`--model shared` is for data with several tasks"),
     ],
 )
