@@ -736,7 +736,7 @@ def test_sweeps(problem, keep):
             judge(function, found, {"n": form.n})
 
 
-@settings(max_examples=1_000 if NIGHTLY else 20)
+@settings(max_examples=10_000 if NIGHTLY else 20)
 @given(
     problem=problems([f for f in forms(floats=True) if f.n >= 7], root=4),
     loss=st.sampled_from(["logistic", "squared"]),
@@ -763,7 +763,6 @@ def test_fit_linear(problem, loss, ridge):
         judge(solvers.fit_linear, found, {"d": 2})
 
 
-@settings(max_examples=2_000 if NIGHTLY else 60)
 @given(n_train=st.integers(-2, 500), seed=st.integers(0, 2**32 - 1))
 def test_subsample(n_train, seed):
     data = toy()
