@@ -107,13 +107,17 @@ def grid(**axes: Any) -> dict[str, Array]:
                 f"`{name}` must be a list of at least one value, but has shape "
                 f"{values.shape}. Write a fixed value as [value]."
             )
-        if values.dtype.kind not in "fiub" or np.isnan(values).any():
+        real = (jnp.bool_, jnp.integer, jnp.floating)  # bfloat16 too
+        known = any(jnp.issubdtype(values.dtype, kind) for kind in real)
+        if not known or np.isnan(values.astype(float)).any():
             raise ValueError(
                 f"`{name}` must hold numbers and no NaN, but is {values.tolist()}."
             )
         with np.errstate(over="ignore"):
             columns[name] = np.asarray(jnp.asarray(values))
-        held = np.isclose(columns[name].astype(float), values, rtol=1e-6, atol=0)
+        held = np.isclose(
+            columns[name].astype(float), values.astype(float), rtol=1e-6, atol=0
+        )
         if not held.all():
             raise ValueError(
                 f"`{name}` holds {values[~held][0]}, which {columns[name].dtype} "

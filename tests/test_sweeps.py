@@ -650,3 +650,13 @@ def test_a_grid_inside_a_fold_equals_a_fold_axis_in_the_grid(rng):
 def test_cross_validate_refuses(codes, n_folds, message):
     with pytest.raises(ValueError, match=message):
         sweeps.cross_validate(lambda t, v: v.sum(), np.array(codes), n_folds=n_folds)
+
+
+def test_a_grid_takes_bfloat16_and_refuses_what_is_no_real_number():
+    values = jnp.asarray([0.5, 1.5], jnp.bfloat16)
+    points = sweeps.grid(lam=values, seed=[1])
+    assert points["lam"].dtype == jnp.bfloat16
+    np.testing.assert_array_equal(points["lam"].astype(float), [0.5, 1.5])
+    for bad in (["a"], [1j], [None], jnp.asarray([jnp.nan], jnp.bfloat16)):
+        with pytest.raises(ValueError, match="`lam` must hold numbers and no NaN"):
+            sweeps.grid(lam=bad)
