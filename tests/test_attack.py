@@ -722,8 +722,13 @@ def test_sweeps(problem, keep):
             assert np.asarray(on_front)[int(chosen)]
         points = call(sweeps.grid, lam=words["scores"], seed=[0, 1])
         if problem.spoilt is None and attack.is_real(form.dtype):
-            assert not isinstance(points, attack.Refused), points
-            assert points["lam"].shape == points["seed"].shape == (2 * form.n,)
+            exact = np.asarray(words["scores"], float)
+            held = np.asarray(jnp.asarray(words["scores"]), float)
+            if isinstance(points, attack.Refused):
+                # Subnormal numbers, of which float32 keeps a few digits only.
+                assert not np.allclose(held, exact, rtol=1e-6, atol=0), points
+            else:
+                assert points["lam"].shape == points["seed"].shape == (2 * form.n,)
         for function, option in (
             (sweeps.folds, {"n_folds": 2}),
             (sweeps.safety_split, {"share": 0.4}),
