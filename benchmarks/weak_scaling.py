@@ -22,7 +22,8 @@ of 9 calls, of the slower process; two runs of the script):
     mmd      0.764  0.811    0.764  0.854    1.02   0.947    2.00  1.90   1.49  1.71
 
 The aim was 1.6: met by the sweep, which exchanges nothing while it runs (above 2 is
-noise, up to 20 % on this machine), and about met by the other two. What is lost is
+noise, up to 20 % on this machine), and by the other two in one of two runs each. The
+linear solver loses half of what it loses to memory, which both cores share; the rest is
 latency: on CPUs JAX reduces by gloo, whose thread spins on a lock while the thread that
 holds it waits for the one core that both have, a tick of the scheduler: an all-reduce
 of 1,000 numbers takes 3 to 4 ms where both are pinned to one core, 0.3 ms where not.

@@ -82,23 +82,29 @@ def _together(
         def hop(carry: Any, *, last: bool = False) -> Any:
             total, travelling = carry
             travelling = others, rights = _passed_on(travelling, mesh)
-            turn = functools.partial(
-                sums.sum_tiles, kernel, closed_over, samples, others, lefts, rights
-            )
             turns, times = _turns(n_blocks, shared=last)
-            seen = jax.lax.map(jax.checkpoint(turn), turns)
-            return total + times.astype(seen.dtype) @ seen, travelling
+
+            # Not what was sent: the derivative would send it again.
+            @jax.checkpoint
+            def meet(others: Array, rights: Array) -> Array:
+                turn = functools.partial(
+                    sums.sum_tiles, kernel, closed_over, samples, others, lefts, rights
+                )
+                seen = jax.lax.map(jax.checkpoint(turn), turns)
+                return (times.astype(seen.dtype) * seen).sum()
+
+            return total + meet(others, rights), travelling
 
         total = sums.together(kernel, n_blocks, closed_over, points, left, right)
         carry = (total, (samples, rights))
         # The derivative keeps what came by at the ends of stretches, then in one.
         count = (mesh.size - 1) // 2
         length = max(1, math.isqrt(count))
-        stretch = functools.partial(_repeated, jax.checkpoint(hop), length)
-        carry = _repeated(jax.checkpoint(stretch), count // length, carry)
-        carry = _repeated(jax.checkpoint(hop), count % length, carry)
+        stretch = jax.checkpoint(functools.partial(_repeated, hop, length))
+        carry = _repeated(stretch, count // length, carry)
+        carry = jax.checkpoint(functools.partial(_repeated, hop, count % length))(carry)
         if mesh.size % 2 == 0:
-            carry = jax.checkpoint(functools.partial(hop, last=True))(carry)
+            carry = hop(carry, last=True)
         return carry[0][None]
 
     # Each device's part of the sum: adding them is the one all-reduce.

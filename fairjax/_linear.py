@@ -217,7 +217,7 @@ def in_blocks(
     *,
     mesh: Mesh | None = None,
 ) -> Data:
-    """Splits rows into equal blocks of at most `BLOCK`; scales columns to 1.
+    """Splits rows into equal blocks; scales columns to 1.
 
     On a mesh each device cuts its own rows, and a block has a part on every device: no
     row moves.

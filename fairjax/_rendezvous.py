@@ -101,12 +101,17 @@ def meet(place: Place) -> list[socket.socket]:
 
 
 def watch(lines: Iterable[socket.socket], broken: Callable[[], object]) -> None:
-    """Calls a function, in a thread of its own, as soon as any line breaks."""
+    """Calls a function, in a thread of its own, as soon as any line breaks.
+
+    The thread lasts as long as the process.
+    """
+    selector = selectors.DefaultSelector()
+    for line in lines:
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        selector.register(line, selectors.EVENT_READ)
 
     def wait() -> None:
-        with selectors.DefaultSelector() as selector:
-            for line in lines:
-                selector.register(line, selectors.EVENT_READ)
+        with selector:
             selector.select()
         broken()
 

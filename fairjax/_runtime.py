@@ -33,7 +33,8 @@ def joined(place: Place | None) -> Iterator[jax.sharding.Mesh | None]:
     No wait is longer than `place.wait`: for processes to come, for one whose machine no
     longer answers (then JAX ends the others), and for all to end. What fails inside
     ends this process, once it has been told: at its usual end JAX would wait for the
-    others. They notice, say so, and end as well.
+    others. Those that have met at an address notice that it has ended, say so, and end
+    as well.
 
     Raises:
         OSError: where others do not come, or the port is taken.
@@ -52,10 +53,14 @@ def joined(place: Place | None) -> Iterator[jax.sharding.Mesh | None]:
     ending = threading.Lock()  # Whoever has it ends this process, and never returns it.
 
     def gone() -> NoReturn:
+        _files.WRITING.acquire()  # What is being written is written whole.
         ending.acquire()
-        if sys.stderr.isatty():
-            print(file=sys.stderr)  # Below a progress bar.
-        _exit(_terminal.tell(ChildProcessError(_GONE)))
+        try:
+            if sys.stderr.isatty():
+                print(file=sys.stderr)  # Below a progress bar.
+            _terminal.tell(ChildProcessError(_GONE))
+        finally:
+            os._exit(2)  # Even where nobody reads.
 
     with contextlib.ExitStack() as stack:
         for line in lines:

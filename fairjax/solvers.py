@@ -95,8 +95,8 @@ def fit_linear(
         Configurations next to each other in the batch start from one another's
         solutions. Cost: about 30 steps of `4 n d` operations per smooth configuration
         and 30 of `2 n d^2` per hinge configuration; memory three copies of the features
-        plus `batch` scores for each row of a block, at most 16,384 on a CPU and 65,536
-        elsewhere, whatever the number of configurations.
+        plus `batch` scores for each row of a block, on each device at most 16,384 on
+        a CPU and 65,536 elsewhere, whatever the number of configurations.
 
     Raises:
         ValueError: for input that is not finite, labels other than 0 and 1 or all

@@ -185,6 +185,16 @@ def test_the_end_of_a_process_is_told_at_once(killed, tmp_path):
     assert not any((tmp_path / "out0").rglob("*"))
 
 
+def test_a_line_that_breaks_is_noticed_at_once():
+    (mine, theirs), (other, kept) = socket.socketpair(), socket.socketpair()
+    noticed = threading.Event()
+    with mine, other, kept:
+        _rendezvous.watch([mine, other], noticed.set)
+        assert not noticed.wait(0.2)
+        theirs.close()
+        assert noticed.wait(5)
+
+
 def kill(jobs, killed, kept):
     """Ends one of two once a checkpoint is there; what the other said, and how."""
     try:
