@@ -15,7 +15,7 @@ from typing import IO
 Writers = Mapping[Path, Callable[[IO[bytes]], object]]
 
 # Held while files are written: whatever ends the process from another thread waits.
-WRITING = threading.Lock()
+WRITING = threading.RLock()
 
 
 def write_whole(writers: Writers) -> None:

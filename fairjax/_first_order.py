@@ -11,28 +11,22 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ._blocks import Data, Rows, matmul, over_blocks, pull_back
 from ._linear import (
-    Data,
     Metric,
     Model,
     Problem,
-    Rows,
     Settings,
     Smooth,
     State,
     Turned,
     choose,
-    matmul,
-    over_blocks,
-    penalty,
-    pull_back,
     renew,
-    resolve,
     ridge_slope,
-    slack_of_residual,
     to_model,
     whiten,
 )
+from ._multipliers import penalty, resolve, slack_of_residual
 
 # Steps between certificates, and rounds before a batch is left to second-order steps.
 CHECK_EVERY = 8

@@ -170,8 +170,8 @@ def _around(
         def turn(total: Any, at: tuple[Array, Array]) -> tuple[Any, None]:
             k, times = at
             seen = sums.visit_tiles(kernel, closed_over, *tiles, k, positions=positions)
-            add = jax.tree.map(lambda t, s: t + times.astype(s.dtype) * s, total, seen)
-            return add, None
+            seen = jax.tree.map(lambda s: times.astype(s.dtype) * s, seen)
+            return jax.tree.map(jnp.add, total, seen), None
 
         turns = _turns(n_blocks, shared=last)
         start = (value, slopes | back)

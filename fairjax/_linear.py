@@ -13,37 +13,22 @@ harmless there, and a batch shares one eigendecomposition.
 matrix products per step for the whole batch. Configurations they leave uncertified, and
 all of the hinge's, go one by one to a Newton method.
 
-*Constraint and penalty.* Every method needs `argmin` of a quadratic plus
-`sum_k psi_k(<u_k, w>)`, psi the penalty with its bound; `resolve` solves it in the few
-multipliers mu, and the multipliers give the certificate its dual point.
+*Constraint and penalty.* Solved exactly in every step, by the few multipliers mu of
+`_multipliers`, which give the certificate its dual point.
 """
 
-import dataclasses
-import functools
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Bool, Float, Int
 
-from . import _rows, erm
+from . import erm
+from ._blocks import Data, Rows, matmul, moment
 
 Loss = Callable[[Array, Array], Array]
 Tree = TypeVar("Tree")
-
-# Rows per block: scores of one block and batch are all that is ever held per row. On a
-# CPU a block that its caches hold is read from memory once per step, not twice.
-BLOCK, BLOCK_OF_ACCELERATOR = 16_384, 65_536
-
-
-@jax.tree_util.register_static
-@dataclasses.dataclass(frozen=True)
-class Across:
-    """The devices that each hold a part of every block; part of a tree's structure."""
-
-    mesh: Mesh | None = None
 
 
 class Smooth(NamedTuple):
@@ -86,42 +71,6 @@ SMOOTH = {
         2.0,
     ),
 }
-
-
-class Data(NamedTuple):
-    """A data set as given, in blocks of rows; padding rows have mass 0.
-
-    Attributes:
-        features: samples.
-        labels: as the loss wants them.
-        mass: sample weights that sum to 1.
-        directions: the `u_k`.
-        scale: what each column was divided by, so that no square overflows.
-        across: the devices.
-    """
-
-    features: Float[Array, "blocks rows d"]
-    labels: Float[Array, "blocks rows"]
-    mass: Float[Array, "blocks rows"]
-    directions: Float[Array, "k d"]
-    scale: Float[Array, " d"]
-    across: Across
-
-
-class Rows(NamedTuple):
-    """Samples in any coordinates, in blocks.
-
-    Attributes:
-        design: features.
-        labels: as given.
-        mass: sample weights.
-        across: the devices.
-    """
-
-    design: Float[Array, "blocks rows p"]
-    labels: Float[Array, "blocks rows"]
-    mass: Float[Array, "blocks rows"]
-    across: Across = Across()
 
 
 class Metric(NamedTuple):
@@ -190,102 +139,6 @@ class State(NamedTuple):
     gap: Float[Array, "*m"]
     iterations: Int[Array, "*m"]
     converged: Bool[Array, "*m"]
-
-
-def matmul(a: Array, b: Array) -> Array:
-    """Full precision on accelerators too, where the default rounds to 8 or 10 bits."""
-    return jnp.matmul(a, b, precision="highest")
-
-
-def pull_back(design: Float[Array, "n p"], slopes: Float[Array, "n *m"]) -> Array:
-    """`design' slopes`.
-
-    Written and kept as `(slopes' design)'`: on CPU, XLA takes up to eight times as long
-    where the larger factor is the transposed one.
-    """
-    product = jax.lax.dot_general(
-        slopes, design, (((0,), (0,)), ((), ())), precision="highest"
-    )
-    return jax.lax.optimization_barrier(product).T
-
-
-def in_blocks(
-    features: Float[Array, "n d"],
-    labels: Float[Array, " n"],
-    mass: Float[Array, " n"],
-    directions: Float[Array, "k d"],
-    *,
-    mesh: Mesh | None = None,
-) -> Data:
-    """Splits rows into equal blocks; scales columns to 1.
-
-    On a mesh each device cuts its own rows, and a block has a part on every device: no
-    row moves.
-    """
-    largest = jnp.maximum(jnp.abs(features).max(axis=0), 1e-15)
-    # A power of 2, so that nothing is rounded.
-    scale = jnp.ldexp(jnp.ones_like(largest), jnp.frexp(largest)[1] - 1)
-    rows = (features / scale[None, :], labels, mass)
-    device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
-    on_cpu = device.platform == "cpu"
-    cut = _rows.on_each(
-        functools.partial(_cut, most=BLOCK if on_cpu else BLOCK_OF_ACCELERATOR),
-        mesh,
-        out_specs=None if mesh is None else _rows.spec(mesh, axis=1),
-    )
-    features, labels, mass = cut(*(_rows.padded(a, mesh) for a in rows))
-    return Data(features, labels, mass, directions, scale, Across(mesh))
-
-
-def _cut(*arrays: Array, most: int) -> tuple[Array, ...]:
-    n = arrays[0].shape[0]
-    blocks = -(-n // most)
-    rows = -(-n // blocks)
-    extra = [(0, blocks * rows - n)]
-    return tuple(
-        jnp.pad(a, extra + [(0, 0)] * (a.ndim - 1)).reshape(blocks, rows, *a.shape[1:])
-        for a in arrays
-    )
-
-
-def over_blocks(
-    fn: Callable[..., Tree], *blocks: Shaped[Array, "blocks rows ..."], across: Across
-) -> Tree:
-    """Sums what a function makes of each block of rows.
-
-    Each device adds up its own parts of all blocks first: one all-reduce, however many
-    blocks there are.
-    """
-
-    def add(total: Tree, block: tuple[Array, ...]) -> tuple[Tree, None]:
-        return jax.tree.map(jnp.add, total, fn(*block)), None
-
-    def summed(*blocks: Array) -> Tree:
-        shapes = jax.eval_shape(fn, *(a[0] for a in blocks))
-        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-        total = jax.lax.scan(add, zeros, blocks)[0]
-        return jax.lax.psum(total, mesh.axis_names) if mesh else total
-
-    if blocks[0].shape[0] == 1:
-        return fn(*(a[0] for a in blocks))
-    mesh = across.mesh
-    lying = None if mesh is None else _rows.spec(mesh, axis=1)
-    on_each = _rows.on_each(summed, mesh, in_specs=lying, out_specs=PartitionSpec())
-    return on_each(*blocks)
-
-
-def moment(
-    design: Float[Array, "blocks rows p"],
-    weights: Float[Array, "blocks rows"],
-    *,
-    across: Across,
-) -> Float[Array, "p p"]:
-    """`sum_i weights_i x_i x_i'`; cost 2 n p^2 operations, memory of one block."""
-
-    def block(x, weight):
-        return matmul((x * weight[:, None]).T, x)
-
-    return over_blocks(block, design, weights, across=across)
 
 
 def whiten(
@@ -468,157 +321,3 @@ def ridge_slope(
     """
     coefficients = matmul(metric.to_coefficients, point)
     return settings.ridge[None] * matmul(metric.to_coefficients.T, coefficients)
-
-
-def penalty(
-    metric: Metric,
-    settings: Settings,
-    point: Float[Array, "p *m"],
-    multipliers: Float[Array, "k *m"],
-) -> tuple[Float[Array, "*m"], Float[Array, "*m"]]:
-    """Value of `sum_k psi_k(<u_k, w>)` and its Fenchel-Young slack at the multipliers.
-
-    `psi(t) = lam t^2` between the bounds. The slack `psi(t) + psi*(mu) - mu t >= 0` is
-    what a wrong multiplier costs the certificate. A violated bound is charged at the
-    multiplier's price, and with what the way back to it costs beyond that.
-    """
-    gaps = matmul(metric.directions, point)
-    lam, lower, upper = settings.lam[None], settings.lower, settings.upper
-    inside = jnp.clip(gaps, lower, upper)
-    free = multipliers / jnp.where(lam > 0, 2 * lam, 1)
-    bound = jnp.where(multipliers > 0, upper, lower)
-    at = jnp.where(lam > 0, jnp.clip(free, lower, upper), bound)
-    # Neither bound nor penalty: no price, and psi* is finite at 0 only.
-    at = jnp.where(jnp.isfinite(at), at, 0)
-    conjugate = multipliers * at - lam * jnp.square(at)
-    value = lam * jnp.square(gaps)
-    slack = lam * jnp.square(inside) + conjugate - multipliers * inside
-    slack = jnp.maximum(slack, 0).sum(axis=0)
-    excess = gaps - inside
-    charge = jnp.abs((multipliers * excess).sum(axis=0))
-    return value.sum(axis=0), slack + charge + way_back(metric, settings, excess)
-
-
-def way_back(
-    metric: Metric, settings: Settings, excess: Float[Array, "k *m"]
-) -> Float[Array, "*m"]:
-    """What a majoriser of the objective gains on the shortest way to each bound.
-
-    With `H` its Hessian and no slope, `e_k^2 / (2 <u_k, H^-1 u_k>)` for the excess `e`.
-    An infeasible point, such as the optimum of another problem that a batch starts
-    from, has a low objective and perhaps no multiplier: it must not pass for an
-    optimum. One direction at a time, because directions that depend on each other agree
-    to rounding only. The metric is at least 10 % of the largest curvature: hence 10.
-    """
-    rho = metric.ridge_spectrum[:, None] * settings.ridge.reshape(1, -1)
-    tiny = jnp.finfo(excess.dtype).tiny
-    inverse = 1 / jnp.maximum(10 * metric.spectrum[:, None] + rho, tiny)
-    reach = matmul(jnp.square(metric.directions), inverse).reshape(excess.shape)
-    return (jnp.square(excess) / (2 * jnp.maximum(reach, tiny))).sum(axis=0)
-
-
-def slack_of_residual(
-    residual: Float[Array, "p *m"], rho: Float[Array, "p *m"], point: Array
-) -> Float[Array, "*m"]:
-    """What a gradient residual costs the certificate.
-
-    The conjugate of the ridge gives `r^2 / (2 rho)` per coordinate. A coordinate that
-    ridge hardly sees (the intercept, a column of scale 1e6) would turn rounding into an
-    infinite price, so the bound is over models within `radius` of this one in every
-    whitened coordinate: `radius` times the residual. At an exact solution both are 0.
-    """
-    radius = 2 * jnp.abs(point).max(axis=0, keepdims=True) + 1
-    size = jnp.abs(residual)
-    quadratic = jnp.square(size) / jnp.where(rho > 0, 2 * rho, 1)
-    linear = radius * size - rho * jnp.square(radius) / 2
-    return jnp.where(size <= rho * radius, quadratic, linear).sum(axis=0)
-
-
-def resolve(
-    curvature: Float[Array, "k k"],
-    gaps: Float[Array, " k"],
-    multipliers: Float[Array, " k"],
-    settings: Settings,
-) -> Float[Array, " k"]:
-    """Multipliers of `argmin 1/2 |w - v|_H^2 + sum_k psi_k(<u_k, w>)`.
-
-    `gaps` are those of the minimiser under the multipliers given; others move them by
-    `-curvature` times the change, `curvature = U H^-1 U'`. Given the other multipliers,
-    `<u_k, w>` is a clipped, shrunk number: closed form for one direction, coordinate
-    descent for more. Changes, not values, are computed: near a solution they are tiny,
-    and so is their rounding.
-    """
-    lower, upper, lam = settings.lower, settings.upper, settings.lam
-    own = jnp.diag(curvature)
-    live = own > 0
-
-    def update(k, carry):
-        mu, gaps = carry
-        free = gaps[k] + own[k] * mu[k]
-        gap = jnp.clip(free / (1 + 2 * lam * own[k]), lower[k], upper[k])
-        change = jnp.where(live[k], (gaps[k] - gap) / jnp.where(live[k], own[k], 1), 0)
-        # Inside the bounds and without penalty there is no price, to the last bit.
-        inert = (lam == 0) & (lower[k] <= free) & (free <= upper[k])
-        change = jnp.where(inert & live[k], -mu[k], change)
-        return mu.at[k].add(change), gaps - curvature[k] * change
-
-    n_directions = gaps.shape[0]
-    if n_directions == 1:
-        return update(0, (multipliers, gaps))[0]
-
-    def sweep(carry):
-        (mu, gaps), _, count = carry
-        new = jax.lax.fori_loop(0, n_directions, update, (mu, gaps))
-        return new, jnp.abs(own * (new[0] - mu)).max(), count + 1
-
-    def unsettled(carry):
-        _, change, count = carry
-        eps = jnp.finfo(gaps.dtype).eps
-        return (change > eps * jnp.abs(gaps).max()) & (count < 200)
-
-    start = ((multipliers, gaps), jnp.asarray(jnp.inf, gaps.dtype), jnp.int32(0))
-    return jax.lax.while_loop(unsettled, sweep, start)[0][0]
-
-
-def resolve_exactly(
-    curvature: Float[Array, "k k"],
-    gaps: Float[Array, " k"],
-    multipliers: Float[Array, " k"],
-    settings: Settings,
-) -> Float[Array, " k"]:
-    """`resolve`, then the linear system of the bounds and penalties it found active.
-
-    Coordinate descent is slow where directions depend on each other and curvatures are
-    far apart, as they are under second-order models; their few equations are not.
-    """
-    found = resolve(curvature, gaps, multipliers, settings)
-    if gaps.shape[0] < 2:
-        return found
-    lam = settings.lam
-    own = jnp.diag(curvature)
-
-    def step(mu):
-        at = gaps - curvature @ (mu - multipliers)
-        free = (at + own * mu) / (1 + 2 * lam * own)
-        bounded = (free <= settings.lower) | (free >= settings.upper)
-        bound = jnp.clip(free, settings.lower, settings.upper)
-        priced = (lam > 0) & ~bounded
-        compliance = jnp.where(priced, 1 / jnp.where(lam > 0, 2 * lam, 1), 0)
-        active = (bounded | priced) & (own > 0)
-        miss = jnp.where(active, at - jnp.where(priced, compliance * mu, bound), 0)
-        both = active[:, None] & active[None, :]
-        system = jnp.where(both, curvature + jnp.diag(compliance), 0)
-        values, vectors = jnp.linalg.eigh(system)
-        eps = 10 * gaps.shape[0] * jnp.finfo(gaps.dtype).eps
-        keep = values > eps * jnp.abs(values).max()
-        change = (vectors.T @ miss) * jnp.where(keep, 1 / jnp.where(keep, values, 1), 0)
-        return mu + vectors @ change, jnp.abs(miss).max()
-
-    def better(_, carry):
-        mu, best, least = carry
-        new, miss = step(mu)
-        best = jnp.where(miss < least, mu, best)
-        return new, best, jnp.fmin(miss, least)
-
-    most = jnp.asarray(jnp.inf, gaps.dtype)
-    return jax.lax.fori_loop(0, 8, better, (found, found, most))[1]

@@ -7,8 +7,9 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from . import checks, erm
+from ._blocks import matmul
 from ._first_order import resolve_batch
-from ._linear import SMOOTH, Model, Settings, Smooth, State, matmul
+from ._linear import SMOOTH, Model, Settings, Smooth, State
 
 
 class LinearFit(NamedTuple):

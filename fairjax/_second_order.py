@@ -13,24 +13,20 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ._blocks import Data, matmul, moment
 from ._linear import (
-    Data,
     Model,
     Problem,
     Settings,
     Smooth,
     State,
     choose,
-    matmul,
-    moment,
-    penalty,
-    resolve_exactly,
     ridge_slope,
-    slack_of_residual,
     to_model,
     to_point,
     whiten,
 )
+from ._multipliers import penalty, resolve_exactly, slack_of_residual
 
 
 def newton_step(

@@ -17,8 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Float32, Float64
 
-from . import _first_order, _linear, _linear_fits, checks, erm, streams
-from ._linear import Metric, Model, Rows, Settings, Smooth
+from . import _blocks, _first_order, _linear, _linear_fits, checks, erm, streams
+from ._blocks import Rows
+from ._linear import Metric, Model, Settings, Smooth
 from .streams import Chunk, Stream
 
 Sums = tuple[Array, ...]
@@ -319,7 +320,7 @@ def _with_risk(rows: Rows, loss: Smooth, point: Array) -> Sums:
 
 def _with_moment(rows: Rows, loss: Smooth, point: Array) -> Sums:
     curvature = _first_order.mean_curvature(rows, loss, point)
-    moment = _linear.moment(rows.design, curvature, across=rows.across)
+    moment = _blocks.moment(rows.design, curvature, across=rows.across)
     return (*_with_risk(rows, loss, point), moment)
 
 

@@ -199,6 +199,9 @@ def run(
             mesh=mesh,
             checkpoint=checkpoint,
         )
+        if first:
+            # Nothing more is needed from others: their end shall not spoil the results.
+            stack.enter_context(_files.WRITING)
         if wish and safety:
             panels = [
                 _promised(panel, loaded[0], safety, done_so, wish, len(panels))

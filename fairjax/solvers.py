@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
 from . import (
+    _blocks,
     _first_order,
     _linear,
     _linear_fits,
@@ -396,11 +397,11 @@ def _refined(
     return _rows.everywhere(fit, mesh)
 
 
-def _in_blocks(features, labels, weights, directions, mesh) -> _linear.Data:
+def _in_blocks(features, labels, weights, directions, mesh) -> _blocks.Data:
     dtype = features.dtype
     weights = weights.astype(dtype)
     mass = _samples.shares(weights)
-    return _linear.in_blocks(
+    return _blocks.in_blocks(
         features, labels.astype(dtype), mass, directions.astype(dtype), mesh=mesh
     )
 

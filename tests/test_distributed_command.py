@@ -195,6 +195,49 @@ def test_a_line_that_breaks_is_noticed_at_once():
         assert noticed.wait(5)
 
 
+LEFT_ALONE = """
+import socket, sys, time
+from pathlib import Path
+from fairjax import _files, _rendezvous, _runtime
+
+mine, theirs = socket.socketpair()
+_rendezvous.meet = lambda place: [mine]
+_runtime._start = lambda place: None
+
+def write(stream):
+    theirs.close()
+    time.sleep(0.5)
+    stream.write(b"whole")
+
+with _runtime.joined(_rendezvous.Place("localhost", 1, 2, 0, 5.0)):
+    _files.write_whole({Path(sys.argv[1]): write})
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("heard", [True, False])
+def test_whoever_is_left_alone_finishes_its_files_and_ends(heard, tmp_path):
+    """Also where nobody reads what it says."""
+    reader, writer = os.pipe()
+    if not heard:
+        os.close(reader)
+    job = subprocess.Popen(
+        [sys.executable, "-c", LEFT_ALONE, str(tmp_path / "file")], stderr=writer
+    )
+    os.close(writer)
+    try:
+        assert job.wait(30) == 2
+    finally:
+        job.kill()
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_bytes() == b"whole"
+    if heard:
+        with open(reader) as stream:
+            told = stream.read()
+        assert told.startswith("fairjax: another process has ended")
+        assert told.count("\n") == 1
+
+
 def kill(jobs, killed, kept):
     """Ends one of two once a checkpoint is there; what the other said, and how."""
     try:

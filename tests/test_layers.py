@@ -87,16 +87,18 @@ LAYERS = {
         "checks notions _distributions _bounds_binomial _bounds_widths _bounds_cells",
         "jax numpy",
     ),
-    "_linear": Layer("checks erm _rows", "jax"),
-    "_first_order": Layer("checks erm _linear", "jax"),
-    "_second_order": Layer("checks erm _linear", "jax"),
-    "_linear_fits": Layer("checks erm _linear _first_order", "jax numpy"),
+    "_blocks": Layer("_rows", "jax"),
+    "_linear": Layer("erm _blocks", "jax"),
+    "_multipliers": Layer("_blocks _linear", "jax"),
+    "_first_order": Layer("_blocks _linear _multipliers", "jax"),
+    "_second_order": Layer("_blocks _linear _multipliers", "jax"),
+    "_linear_fits": Layer("checks erm _blocks _linear _first_order", "jax numpy"),
     "_streamed": Layer(
-        "checks erm streams _linear _first_order _linear_fits", "jax numpy"
+        "checks erm streams _blocks _linear _first_order _linear_fits", "jax numpy"
     ),
     "solvers": Layer(
-        "checks erm _rows _samples _linear _first_order _second_order _linear_fits "
-        "_streamed",
+        "checks erm _rows _samples _blocks _linear _first_order _second_order "
+        "_linear_fits _streamed",
         "jax numpy optax",
     ),
     "_files": Layer(),

@@ -12,6 +12,7 @@ from collectives import sent
 from test_meshes import START, call
 
 from fairjax import (
+    _blocks,
     _first_order,
     _linear,
     divergences,
@@ -114,7 +115,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_compilation_cache_dir", {cache!r})
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 from collectives import largest, sent
-from fairjax import _linear, sharding
+from fairjax import _blocks, _linear, sharding
 
 def save(**results):
     leaves, _ = jax.tree_util.tree_flatten_with_path(results)
@@ -189,7 +190,7 @@ value, gradient = mmd(x, batch.groups, mask, two)
 save(mmd=(value, sharding.unshard_rows(gradient, mask)))
 
 # Blocks of three rows on each device, so that three are scanned.
-_linear.BLOCK = 3
+_blocks.BLOCK = 3
 save(linear=linear(batch, mask, mesh))
 settings = dict.fromkeys(("ridge", "tolerance", "target", "lam"), jnp.float32(1))
 program = solvers._batched.lower(
@@ -276,12 +277,12 @@ def text_of(fn, *args, **named):
 @pytest.mark.parametrize("blocks", [1, 3])
 def test_bytes_of_the_linear_solver(mesh, monkeypatch, blocks, rng):
     n, d, m = 60, 4, 5
-    monkeypatch.setattr(_linear, "BLOCK", n // 2 // blocks)
+    monkeypatch.setattr(_blocks, "BLOCK", n // 2 // blocks)
     rows = (rng.normal(size=(n, d)), rng.integers(2, size=n), np.ones(n) / n)
     rows = jax.tree.map(lambda a: a.astype(np.float32), rows)
     rows, _ = sharding.shard_rows(rows, mesh=mesh)
     auto = jax.sharding.Mesh(mesh.devices, mesh.axis_names)
-    cut = partial(_linear.in_blocks, directions=jnp.zeros((0, d)), mesh=auto)
+    cut = partial(_blocks.in_blocks, directions=jnp.zeros((0, d)), mesh=auto)
     data = jax.jit(cut)(*rows)
     assert data.features.shape == (blocks, n // blocks, d)
 
