@@ -13,20 +13,22 @@ each with the task of one, at the same time, knowing nothing of the other.
   work grows with the square of the rows, so rows per process are divided by sqrt(2).
 
 Answer (2 cores of a virtual machine, otherwise idle; jax 0.12.0.1, Python 3.13; medians
-of 9 calls, of the slower process; two runs of the script):
+of 9 calls, of the slower process; the first of four runs of the script, and the work
+done together in all four):
 
-             one, s          apart, s        together, s     work done, one process = 1
-                                                             apart        together
-    sweep    0.929  0.764    0.783  0.854    0.828  0.922    2.37  1.79   2.25  1.66
-    linear   0.918  0.962    1.05   1.07     1.14   1.27     1.75  1.80   1.61  1.52
-    mmd      0.764  0.811    0.764  0.854    1.02   0.947    2.00  1.90   1.49  1.71
+             one, s   apart, s   together, s   work done, one process = 1
+                                               apart   together
+    sweep    0.720    0.737      0.762         1.95    1.89  1.95  1.89  1.90
+    linear   0.888    0.961      0.983         1.85    1.81  1.91  1.72  1.74
+    mmd      0.710    0.756      0.800         1.88    1.78  1.74  1.83  1.67
 
-The aim was 1.6: met by the sweep, which exchanges nothing while it runs (above 2 is
-noise, up to 20 % on this machine), and by the other two in one of two runs each. The
-linear solver loses half of what it loses to memory, which both cores share; the rest is
-latency: on CPUs JAX reduces by gloo, whose thread spins on a lock while the thread that
-holds it waits for the one core that both have, a tick of the scheduler: an all-reduce
-of 1,000 numbers takes 3 to 4 ms where both are pinned to one core, 0.3 ms where not.
+The aim was 1.6, and all four runs meet it. On another day, when one process alone took
+up to a third longer, two runs had 1.61 and 1.52 for the linear solver and 1.49 and 1.71
+for MMD. The linear solver loses half of what it loses to memory, which both cores
+share; the rest is latency: on CPUs JAX reduces by gloo, whose thread spins on a lock
+while the thread that holds it waits for the one core that both have, a tick of the
+scheduler: an all-reduce of 1,000 numbers takes 3 to 4 ms where both are pinned to one
+core, 0.3 ms where not.
 So small problems gain nothing: the linear solver on 40,000 rows each, 8 steps of 5 ms
 and metrics, got 1.07.
 
