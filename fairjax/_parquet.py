@@ -175,7 +175,7 @@ class ParquetStream:
     def _empty(self) -> Chunk:
         n = self.chunk
         return Chunk(
-            np.zeros((n, len(self.feature_names)), np.float32),
+            streams.pages(n, len(self.feature_names)),
             np.zeros(n, np.float32),
             np.zeros(n, np.int32),
             np.zeros(n, np.float32),
@@ -417,7 +417,10 @@ def _pieces(
             )
         seen = 0
         # Texts that are stored as codes are read as codes, without making the texts.
-        with parquet.ParquetFile(file.path, read_dictionary=texts) as source:
+        # Reading ahead (`pre_buffer`) would hold the whole file; a stream of bytes for
+        # each column holds a page, and not the column of a row group.
+        options = {"pre_buffer": False, "buffer_size": 2**16}
+        with parquet.ParquetFile(file.path, read_dictionary=texts, **options) as source:
             for batch in source.iter_batches(batch_size=rows, columns=roles.used):
                 numbers = np.arange(seen + 1, seen + batch.num_rows + 1)
                 seen += batch.num_rows

@@ -337,20 +337,29 @@ def _share(
     loss: Smooth,
     intercept: bool,
 ) -> Sums:
-    """A chunk's part of the sums, in double precision."""
+    """A chunk's part of the sums, in double precision.
+
+    Coordinates are made block by block: only a block of them is ever held.
+    """
+
+    def sums(features: Array, labels: Array, weights: Array) -> Sums:
+        design = (features - centre[None]) * shrink[None]
+        if intercept:
+            design = jnp.pad(design, ((0, 0), (0, 1)), constant_values=1)
+        return of(Rows(design[None], labels[None], weights[None]), loss, point)
+
     n = features.shape[0]
-    design = (features - centre[None]) * shrink[None]
-    if intercept:
-        design = jnp.pad(design, ((0, 0), (0, 1)), constant_values=1)
     blocks = -(-n // ROWS)
     rows = -(-n // blocks)
     extra = blocks * rows - n
-    parts = Rows(
-        jnp.pad(design, ((0, extra), (0, 0))).reshape(blocks, rows, -1),
+    total = _blocks.over_blocks(
+        sums,
+        jnp.pad(features, ((0, extra), (0, 0))).reshape(blocks, rows, -1),
         jnp.pad(labels, (0, extra)).reshape(blocks, rows),
         jnp.pad(weights, (0, extra)).reshape(blocks, rows),
+        across=_blocks.Across(),
     )
-    return jax.tree.map(lambda a: a.astype(jnp.float64), of(parts, loss, point))
+    return jax.tree.map(lambda a: a.astype(jnp.float64), total)
 
 
 @jax.jit

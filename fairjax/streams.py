@@ -12,6 +12,7 @@ shorter one is filled up with rows of weight 0.
 """
 
 import contextlib
+import mmap
 import queue
 import threading
 from collections.abc import Generator, Iterable, Iterator
@@ -160,6 +161,21 @@ def check_chunk(chunk: int) -> None:
     """
     if chunk < 1:
         raise ValueError(f"`chunk` must be at least 1 row, but is {chunk}.")
+
+
+def pages(n: int, d: int) -> Float32[np.ndarray, "n d"]:
+    """Zeros in memory of their own, which the system has back when they are let go.
+
+    The heap would keep tables of this size, made by one thread and let go by another:
+    with 16 heaps of 64 MiB and more, that is a gigabyte for chunks of 28 MB. They also
+    begin where a page does, so that JAX takes them as they lie.
+
+    Example:
+        >>> pages(2, 3).sum()
+        np.float32(0.0)
+    """
+    memory = mmap.mmap(-1, max(4 * n * d, 1), access=mmap.ACCESS_COPY)
+    return np.frombuffer(memory, np.float32, count=n * d).reshape(n, d)
 
 
 def filled(chunk: Chunk, *, rows: int) -> Chunk:

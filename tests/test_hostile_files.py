@@ -179,7 +179,7 @@ def test_a_table_that_changes_before_it_is_repaired(change, tmp_path, out, monke
     assert_refused(result, out, before, message=message)
 
 
-@pytest.mark.parametrize("command", ["audit", "repair"])
+@pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("step", ["write", "fsync"])
 def test_a_full_disk(command, step, tmp_path, out, monkeypatch):
     path, before = tmp_path / "scores.csv", contents(out)

@@ -311,6 +311,32 @@ def test_a_pass_holds_a_few_chunks_only(table):
     assert max(alive) <= 5
 
 
+@pytest.mark.parametrize("size", [1_000, 300_000])
+def test_a_file_is_read_page_by_page(size, tmp_path):
+    rng, n = np.random.default_rng(0), 300_000
+    numbers = {name: rng.normal(size=n) for name in "abcdef"}
+    table = pa.table(
+        numbers | {"sex": rng.choice(["F", "M"], n), "y": rng.integers(2, size=n)}
+    )
+    path = tmp_path / "rows.parquet"
+    # Numbers at random: nothing becomes smaller in the file.
+    pq.write_table(table, path, row_group_size=size, use_dictionary=["sex"])
+    assert path.stat().st_size > 14e6
+    stream = datasets.from_parquet(path, target="y", sensitive="sex", chunk=1_000)
+    before, held, rows = pa.total_allocated_bytes(), 0, 0
+    for chunk in stream:
+        held = max(held, pa.total_allocated_bytes() - before)
+        first = chunk.features[0, :6]
+        own = np.array([numbers[name][rows] for name in "abcdef"])
+        means = np.array([numbers[name].mean() for name in "abcdef"])
+        deviations = np.array([numbers[name].std() for name in "abcdef"])
+        np.testing.assert_allclose(first, (own - means) / deviations, atol=1e-6)
+        rows += len(chunk.weights)
+    assert rows == n
+    # A page of each column, not the file.
+    assert held < 4e6, held
+
+
 # Directions.
 
 
