@@ -14,7 +14,19 @@ seconds are scaled to as many draws. The error is the larger distance of an inte
 ends from those of NumPy, as a part of that interval's width: all of them draw at
 random, and NumPy's own ends are uncertain by some percent.
 
-ANSWER
+Answer (2 cores, otherwise idle; jax 0.12.0.1, numpy 2.5.5, fairlearn 0.15.0, Python
+3.13; seconds for 10,000 draws, compiled, medians of 5; first call in brackets; NumPy
+drew 2,000 and fairlearn 200; errors of percentiles at most 0.03, of fairlearn 0.05):
+
+                             percentile     BCa            NumPy   fairlearn
+    demographic parity       3.43 (5.03)    3.39 (5.15)    3.53    929
+    KS distance              5.74 (8.57)    6.98 (7.58)    19.0
+    1-Wasserstein distance   6.11 (8.86)    6.05 (8.84)    21.9
+    audit                    6.35 (12.4)    7.18 (20.6)
+
+So all numbers of an audit, with their intervals, take as long as one of them: drawing
+the counts is half of it. That is 271 times faster than fairlearn and level with NumPy
+for one rate, and 3.3 and 3.6 times faster than NumPy for distances.
 
     python benchmarks/intervals.py            # Adult; a few minutes
     python benchmarks/intervals.py --smoke    # toy problem; seconds
@@ -91,8 +103,8 @@ def with_numpy(number, values, groups, draws):
     return np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
 
 
-def records(data, *, draws, few, repeats):
-    """All numbers by all alternatives."""
+def records(data, *, draws, few, repeats, smoke):
+    """All numbers by all alternatives; small ones need not compile all of them."""
     scores, decisions, labels, groups = scored(data)
     cond = notions.demographic_parity(groups, n_groups=2)
     values = jnp.asarray(decisions, jnp.float32)
@@ -145,13 +157,16 @@ def records(data, *, draws, few, repeats):
 
     for case, (ours, numpy) in asked.items():
         truth = None if numpy is None else numpy(few)
-        for method in ("percentile", "bca"):
+        methods = ["percentile", "bca"]
+        for method in methods[:1] if smoke and case != "audit" else methods:
             how = metrics.Bootstrap(
                 jax.random.key(0), draws=draws, level=LEVEL, method=method
             )
             call = partial(ours, interval=how)
             name = "fairjax" if method == "percentile" else "fairjax, BCa"
-            yield record(case, name, call, draws, truth, repeats=repeats)
+            # BCa moves the ends on purpose.
+            known = truth if method == "percentile" else None
+            yield record(case, name, call, draws, known, repeats=repeats)
         slow = {"repeats": 1, "precision": "float64", "host": True}
         if numpy is not None:
             yield record(case, "NumPy", partial(numpy, few), few, truth, **slow)
@@ -168,7 +183,7 @@ def main():
         sizes = {"draws": 10_000, "few": 2_000, "repeats": 5}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # fairlearn's use of pandas
-        found = records(data, **sizes)
+        found = records(data, **sizes, smoke=given.smoke)
         tell(machine("numpy", "fairlearn"), found, as_json=given.json)
 
 
