@@ -24,9 +24,9 @@ drew 2,000 and fairlearn 200; errors of percentiles at most 0.03, of fairlearn 0
     1-Wasserstein distance   6.11 (8.86)    6.05 (8.84)    21.9
     audit                    6.35 (12.4)    7.18 (20.6)
 
-So all numbers of an audit, with their intervals, take as long as one of them: drawing
-the counts is half of it. That is 271 times faster than fairlearn and level with NumPy
-for one rate, and 3.3 and 3.6 times faster than NumPy for distances.
+So all numbers of an audit, with their intervals, take about as long as one distance.
+For one rate that is 271 times faster than fairlearn and level with NumPy; distances are
+3.3 and 3.6 times faster than NumPy.
 
     python benchmarks/intervals.py            # Adult; a few minutes
     python benchmarks/intervals.py --smoke    # toy problem; seconds
