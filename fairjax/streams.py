@@ -64,8 +64,11 @@ class ArrayStream:
         features, labels, groups, weights = self._arrays
         for start in range(0, features.shape[0], self._chunk):
             rows = slice(start, start + self._chunk)
-            own = np.asarray(features[rows], np.float32)
+            own = np.asarray(features[rows])
             n = own.shape[0]
+            if own.dtype != np.float32:
+                given, own = own, pages(*own.shape)
+                own[:] = given
             yield filled(
                 Chunk(
                     own,
