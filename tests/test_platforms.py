@@ -1,0 +1,237 @@
+"""Programs for accelerators, made and not run: CPUs are all that tests can count on.
+
+JAX lowers a program for a platform that is not there. What has no rule on it, such as a
+decomposition that LAPACK alone has or a call back to the host, fails then and not on a
+user's first GPU. Nothing is said of numbers or speed.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from test_laws import DIVERGENCES, EVERYONE, clouds, diverge, evaluate, problem
+
+from fairjax import (
+    _kernel_fits,
+    _streamed,
+    barycenters,
+    bounds,
+    erm,
+    kernels,
+    metrics,
+    notions,
+    orthogonality,
+    penalties,
+    sequences,
+    sketches,
+    solvers,
+    streams,
+)
+
+N, D, G = 24, 3, 2
+
+
+def assert_lowers(function, *data, platform):
+    """The program for a platform can be written down."""
+    data = jax.tree.map(jnp.asarray, data)
+    program = jax.jit(function).trace(*data).lower(lowering_platforms=(platform,))
+    assert "func.func public @main" in program.as_text()
+
+
+every_platform = pytest.mark.parametrize("platform", ["cuda", "rocm", "tpu"])
+
+
+@every_platform
+def test_what_one_platform_lacks_is_found(platform):
+    with pytest.raises(NotImplementedError, match="schur"):
+        assert_lowers(jax.lax.linalg.schur, np.eye(2), platform=platform)
+
+
+@every_platform
+@pytest.mark.parametrize("function", EVERYONE, ids=lambda f: f.__name__)
+def test_members_of_families(function, platform, rng):
+    assert_lowers(
+        functools.partial(evaluate, function), problem(rng), platform=platform
+    )
+
+
+@every_platform
+@pytest.mark.parametrize("function", DIVERGENCES, ids=lambda f: f.__name__)
+def test_slopes_of_divergences(function, platform, rng):
+    slopes = jax.grad(functools.partial(diverge, function), argnums=(0, 1, 2, 3))
+    assert_lowers(slopes, *clouds(rng), platform=platform)
+
+
+def linear(features, labels, cond, scores, groups, *, loss=erm.logistic):
+    return solvers.fit_linear(
+        features,
+        labels,
+        loss=loss,
+        ridge=jnp.array([1e-2, 1e-1]),
+        directions=orthogonality.directions(features, cond),
+        tolerance=0.1,
+        lam=1.0,
+    )
+
+
+def lagrangian(features, labels, cond, scores, groups):
+    def objective(params):
+        risk = erm.empirical_risk(features @ params, labels, loss=erm.logistic)
+        return risk + 1e-2 * params @ params
+
+    def constraints(params):
+        return penalties.mean_gap(features @ params, cond)[None]
+
+    return solvers.augmented_lagrangian(objective, constraints, jnp.zeros(D))
+
+
+def mapped(features, labels, cond, scores, groups, *, method):
+    kernel = functools.partial(kernels.gaussian, bandwidth=1.0)
+    key = jax.random.key(0)
+    found = kernels.features_for(kernel, features, n_features=8, key=key, method=method)
+    return found(features)
+
+
+def projected(features, labels, cond, scores, groups):
+    along = orthogonality.directions(features, cond)
+    return (
+        orthogonality.project_features(features, along),
+        orthogonality.project_kernel(features @ features.T, cond),
+    )
+
+
+def repaired(features, labels, cond, scores, groups):
+    key = jax.random.key(0)
+    fitted = barycenters.fit_map(scores, groups, n_groups=G, key=key)
+    plain = barycenters.fit_map(scores, groups, n_groups=G)
+    return (
+        barycenters.apply_map(fitted, scores, groups, key=key),
+        barycenters.apply_map(plain, scores, groups, variant=barycenters.step),
+        barycenters.price(plain),
+        bounds.repaired_ks(jnp.diff(fitted.cdf)[:, 0]),
+    )
+
+
+def sketched(features, labels, cond, scores, groups):
+    sketch = sketches.init(jnp.linspace(-3.0, 4.0, 9), n_groups=G)
+    sketch = sketches.update(sketch, scores, groups)
+    sketch = sketches.merge(sketch, sketch)
+    return sketches.fit_map(sketch), sketches.rank_error(sketch)
+
+
+def sequenced(features, labels, cond, scores, groups):
+    attributes = [groups, labels]
+    maps = sequences.fit_maps(scores, attributes, sizes=[G, 2])
+    return sequences.apply_maps(maps, scores, attributes)
+
+
+def bounded(features, labels, cond, scores, groups):
+    decisions = (scores > 0).astype(jnp.float32)
+    return (
+        bounds.hoeffding(decisions, cond, value_range=(0.0, 1.0)),
+        bounds.empirical_bernstein(decisions, cond, value_range=(0.0, 1.0)),
+        bounds.binomial(decisions, cond),
+        bounds.rademacher(
+            decisions, cond, value_range=(0.0, 1.0), norm=1.0, lipschitz=1.0, radius=1.0
+        ),
+        bounds.ks_distance(scores, cond),
+    )
+
+
+def resampled(features, labels, cond, scores, groups):
+    how = metrics.Bootstrap(jax.random.key(0), draws=8)
+    return metrics.audit(scores, labels, groups, n_groups=G, interval=how)
+
+
+def trained(features, labels, cond, scores, groups):
+    """A step of a training loop of one's own, for several strengths."""
+    optimizer = optax.sgd(1e-2, momentum=0.9)
+
+    def step(strength, key):
+        def loss(params):
+            outputs = features @ params
+            risk = erm.empirical_risk(outputs, labels, loss=erm.logistic)
+            return risk + strength * penalties.mean_gap(outputs, cond)
+
+        params = jax.random.normal(key, (D,))
+        updates, _ = optimizer.update(jax.grad(loss)(params), optimizer.init(params))
+        return optax.apply_updates(params, updates)
+
+    return jax.vmap(step)(jnp.linspace(0, 1, 3), jax.random.split(jax.random.key(0), 3))
+
+
+PROGRAMS = {
+    "fit_linear": linear,
+    "fit_linear, hinge": functools.partial(linear, loss=erm.hinge),
+    "augmented_lagrangian": lagrangian,
+    "fourier": functools.partial(mapped, method=kernels.fourier),
+    "nystrom": functools.partial(mapped, method=kernels.nystrom),
+    "orthogonality": projected,
+    "barycenters": repaired,
+    "sketches": sketched,
+    "sequences": sequenced,
+    "bounds": bounded,
+    "intervals": resampled,
+    "a training step": trained,
+}
+
+
+def data_of(rng):
+    groups = np.arange(N) // 2 % G
+    cond = notions.demographic_parity(groups, n_groups=G)
+    return (
+        rng.normal(size=(N, D)).astype(np.float32),
+        np.arange(N) % 2,
+        cond,
+        (rng.normal(size=N) + groups).astype(np.float32),
+        groups.astype(np.int32),
+    )
+
+
+@every_platform
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_programs(name, platform, rng):
+    assert_lowers(PROGRAMS[name], *data_of(rng), platform=platform)
+
+
+def machine(fit, features, labels, cond, scores, groups):
+    fit(features, labels, kernel=kernels.gaussian, bandwidth=1.0, cond=cond,
+        tolerance=0.1)  # fmt: skip
+
+
+def stream(features, labels, cond, scores, groups):
+    chunks = streams.from_arrays(features, labels, groups, chunk=8)
+    along = orthogonality.directions_stream(chunks, n_groups=G)
+    solvers.fit_linear_stream(chunks, directions=along, tolerance=0.1, max_passes=4)
+
+
+# What calls compiled programs from the host, and where these are.
+CALLS = {
+    "fit_svm": (functools.partial(machine, kernels.fit_svm), _kernel_fits),
+    "fit_ridge": (functools.partial(machine, kernels.fit_ridge), _kernel_fits),
+    "fit_logistic": (functools.partial(machine, kernels.fit_logistic), _kernel_fits),
+    "fit_linear_stream": (stream, _streamed),
+}
+
+
+@every_platform
+@pytest.mark.parametrize("name", CALLS)
+def test_programs_called_from_the_host(name, platform, rng, monkeypatch):
+    call, module = CALLS[name]
+    found = []
+
+    def recorded(program, *arguments, **options):
+        """Lowers a program instead of running it."""
+        traced = program.trace(*arguments, **options)
+        found.append(traced.lower(lowering_platforms=(platform,)).as_text())
+        return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), traced.out_info)
+
+    for word, program in list(vars(module).items()):
+        if isinstance(program, type(jax.jit(abs))):
+            monkeypatch.setattr(module, word, functools.partial(recorded, program))
+    call(*data_of(rng))
+    assert found
+    assert all("func.func public @main" in text for text in found)
