@@ -22,6 +22,10 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Bool, Float
 
+# Samples in a tile. Its tables stay in the caches of a CPU (2 MB each) or a GPU (17 MB),
+# where it must also last longer than starting the dozen kernels that it takes.
+BLOCK, BLOCK_OF_ACCELERATOR = 768, 2_048
+
 Kernel = Callable[[Float[Array, "n d"], Float[Array, "m d"]], Float[Array, "n m"]]
 
 
@@ -119,10 +123,17 @@ def choose(
     )
 
 
-def check_block(block: int) -> None:
-    """Raises `ValueError` unless a block holds at least one sample."""
+def block_size(block: int | None) -> int:
+    """How many samples a tile has: as asked for, or what suits the device.
+
+    Raises:
+        ValueError: for a block without a sample.
+    """
+    if block is None:
+        return BLOCK if jax.default_backend() == "cpu" else BLOCK_OF_ACCELERATOR
     if block < 1:
         raise ValueError(f"`block` must be at least 1, but is {block}.")
+    return block
 
 
 def in_use(

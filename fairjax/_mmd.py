@@ -30,7 +30,7 @@ def mmd_squared(
     y_weights: Weights = None,
     kernel: Kernel,
     unbiased: bool = False,
-    block: int = 768,
+    block: int | None = None,
     mesh: Mesh | None = None,
 ) -> Float[Array, ""]:
     """Squared MMD of two weighted samples, by one pass over blocks of the kernel.
@@ -60,7 +60,8 @@ def mmd_squared(
             `functools.partial(kernels.gaussian, bandwidth=h)`. Keep a function that you
             define yourself: a new one each time is compiled each time.
         unbiased: static.
-        block: static; most samples in a block. Memory is O(block^2 + (n + m) d).
+        block: static; most samples in a block, 768 on a CPU and 2,048 elsewhere when
+            absent. Memory is O(block^2 + (n + m) d).
         mesh: static; devices that share the rows of both clouds, over all axes of the
             mesh, as `sharding.shard_rows` lays them. Samples then travel half of a ring
             of devices, and a device holds O(block^2 + (n + m) d / devices); see
@@ -90,7 +91,7 @@ def mmd_squared(
         Statistics 1979).
     """
     kernels.check_bound(kernel)
-    sums.check_block(block)
+    block = sums.block_size(block)
     mesh = None if mesh is None else _rows.as_auto(mesh)
     samples = two_samples(x, y, x_weights, y_weights)
     static, traced = sums.unbind(kernel)
@@ -106,7 +107,7 @@ def energy_distance(
     x_weights: Weights = None,
     y_weights: Weights = None,
     unbiased: bool = False,
-    block: int = 768,
+    block: int | None = None,
     mesh: Mesh | None = None,
 ) -> Float[Array, ""]:
     """`2 E|x - y| - E|x - x'| - E|y - y'|`, Euclidean norms: no bandwidth to choose.
@@ -120,7 +121,7 @@ def energy_distance(
         x_weights: non-negative sample weights, or a mask.
         y_weights: likewise.
         unbiased: static; see `mmd_squared`.
-        block: static; most samples in a block.
+        block: static; most samples in a block; see `mmd_squared`.
         mesh: static; devices that share the rows.
 
     Returns:

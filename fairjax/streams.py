@@ -173,6 +173,13 @@ def pages(n: int, d: int) -> Float32[np.ndarray, "n d"]:
     with 16 heaps of 64 MiB and more, that is a gigabyte for chunks of 28 MB. They also
     begin where a page does, so that JAX takes them as they lie.
 
+    Args:
+        n: rows.
+        d: columns.
+
+    Returns:
+        The table, to be written to.
+
     Example:
         >>> pages(2, 3).sum()
         np.float32(0.0)

@@ -429,6 +429,17 @@ def test_hsic_sees_what_covariance_does_not(rng):
 GAUSSIAN = KERNELS["gaussian"][0]
 
 
+@pytest.mark.parametrize(("backend", "width"), [("cpu", 768), ("gpu", 2048)])
+def test_the_default_block_follows_the_device(backend, width, monkeypatch):
+    """Of 5,000 samples, in an odd number of blocks."""
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    z = jax.ShapeDtypeStruct((2500, 2), np.float32)
+    text = str(jax.make_jaxpr(functools.partial(mmd_squared, kernel=GAUSSIAN))(z, z))
+    side = {768: -(-5000 // 7), 2048: -(-5000 // 3)}[width]
+    assert f"f32[{side},{side}]" in text
+    assert f"f32[{side},2]" in text
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
