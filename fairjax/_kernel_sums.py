@@ -22,8 +22,8 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Bool, Float
 
-# Samples in a tile. Its tables stay in the caches of a CPU (2 MB each) or a GPU (17 MB),
-# where it must also last longer than starting the dozen kernels that it takes.
+# Samples in a tile, whose tables stay in the caches of a CPU (2 MB each) or of a GPU
+# (17 MB), where work must also last longer than starting the dozen kernels of a tile.
 BLOCK, BLOCK_OF_ACCELERATOR = 768, 2_048
 
 Kernel = Callable[[Float[Array, "n d"], Float[Array, "m d"]], Float[Array, "n m"]]
