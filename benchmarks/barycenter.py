@@ -15,8 +15,8 @@ is the rise of the process above its data and libraries during one such call.
 
 Run: `python benchmarks/barycenter.py [--rows N ...] [--repeats R] [--smoke]`; equipy
 needs pandas and statsmodels. On another device than a CPU, sizes go on to 1e8 rows (not
-measured yet). Reference on an idle 2-core machine, not measured by this
-script: equipy fit + transform at n = 1e6 in 1.65 s (2 groups) and 2.5 s (5 groups).
+measured yet). Reference on an idle 2-core machine, not measured by this script: equipy
+fit + transform at n = 1e6 in 1.65 s (2 groups) and 2.5 s (5 groups).
 
 Answer (2 cores, otherwise idle; jax 0.12.0.1, numpy 2.5.5, equipy 0.0.11a0.dev0, Python
 3.13; median seconds, error in brackets):

@@ -19,11 +19,12 @@ Answer (2 cores, otherwise idle; jax 0.12.0.1, pyarrow 26.0.1, Python 3.13; ridg
     1,000,000     42       0.800       35.4     0.912      520          428
     10,000,000    42       8.22        361      9.05       560          4,280
 
-Memory is compilers and chunks that are read ahead, and does not grow with the file: the
-same 500,000 and 4,000,000 rows took 498 and 552 MB. It was 1,216 and 1,417 MB before
-chunks had memory of their own (the heap kept what one thread made and another let go),
-coordinates were made block by block, and Arrow read page by page instead of ahead, by
-which it held the bytes of the whole file.
+Memory is compilers and the chunks that are read ahead, of which 100,000 rows have two:
+it does not grow with the file. Before, 500,000 and 4,000,000 rows took 1,216 and 1,417
+MB, now 498 and 552: chunks have memory of their own (the heap kept what one thread made
+and another let go), coordinates are made block by block, and Arrow reads page by page
+instead of ahead, by which it held the bytes of the whole file.
+
 A pass is a first-order step for all configurations. A ridge of 1 / rows makes harder
 problems of more rows: at 10 million, where it is 1e-7, the 200 passes allowed (1,470 s)
 left 51 of 64 configurations open, at gaps up to 8e-4, and said so.

@@ -28,9 +28,8 @@ for MMD. The linear solver loses half of what it loses to memory, which both cor
 share; the rest is latency: on CPUs JAX reduces by gloo, whose thread spins on a lock
 while the thread that holds it waits for the one core that both have, a tick of the
 scheduler: an all-reduce of 1,000 numbers takes 3 to 4 ms where both are pinned to one
-core, 0.3 ms where not.
-So small problems gain nothing: the linear solver on 40,000 rows each, 8 steps of 5 ms
-and metrics, got 1.07.
+core, 0.3 ms where not. So small problems gain nothing: the linear solver on 40,000 rows
+each, 8 steps of 5 ms and metrics, got 1.07.
 
 Run on a machine with two idle cores; needs `os.sched_setaffinity` (Linux).
 

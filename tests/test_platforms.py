@@ -16,6 +16,7 @@ from test_laws import DIVERGENCES, EVERYONE, clouds, diverge, evaluate, problem
 
 from fairjax import (
     _kernel_fits,
+    _meshes,
     _streamed,
     barycenters,
     bounds,
@@ -29,6 +30,7 @@ from fairjax import (
     sketches,
     solvers,
     streams,
+    training,
 )
 
 N, D, G = 24, 3, 2
@@ -41,7 +43,8 @@ def assert_lowers(function, *data, platform):
     assert "func.func public @main" in program.as_text()
 
 
-every_platform = pytest.mark.parametrize("platform", ["cuda", "rocm", "tpu"])
+PLATFORMS = ["cuda", "rocm", "tpu"]
+every_platform = pytest.mark.parametrize("platform", PLATFORMS)
 
 
 @every_platform
@@ -234,4 +237,43 @@ def test_programs_called_from_the_host(name, platform, rng, monkeypatch):
             monkeypatch.setattr(module, word, functools.partial(recorded, program))
     call(*data_of(rng))
     assert found
+    assert all("func.func public @main" in text for text in found)
+
+
+def test_networks_at_many_strengths(rng, monkeypatch):
+    """Both programs of `training.fit`, mini-batches included; one small fit runs."""
+    plain, found = _meshes.program, []
+
+    class Recorded:
+        def __init__(self, *arguments):
+            self.program = plain(*arguments)
+
+        def trace(self, *arguments):
+            traced = self.program.trace(*arguments)
+            lowered = [traced.lower(lowering_platforms=(p,)) for p in PLATFORMS]
+            found.extend(program.as_text() for program in lowered)
+            return traced
+
+        def __call__(self, *arguments):
+            return self.trace(*arguments).lower().compile()(*arguments)
+
+    monkeypatch.setattr(_meshes, "program", Recorded)
+    features, labels, _, _, groups = data_of(rng)
+    fit = training.fit(
+        lambda params, features: features @ params,
+        lambda key: jax.random.normal(key, (D,)),
+        erm.Batch(features, labels, groups),
+        objective=erm.objective(
+            loss=erm.logistic,
+            notion=notions.demographic_parity,
+            n_groups=G,
+            on_scores=penalties.mean_gap_info,
+        ),
+        optimizer=optax.sgd(1e-2),
+        epochs=2,
+        batch_size=8,
+        strength=jnp.array([0.0, 1.0]),
+    )
+    assert fit.finite.all()
+    assert len(found) == 2 * len(PLATFORMS)
     assert all("func.func public @main" in text for text in found)
