@@ -119,6 +119,23 @@ def test_numbers_that_json_lacks_are_null(value):
     json.loads(text, parse_constant=lambda token: pytest.fail(token))
 
 
+@pytest.mark.parametrize(
+    ("smoke", "own", "expected"),
+    [(True, None, "1"), (True, "0", "0"), (False, None, "unset")],
+)
+def test_only_smoke_runs_are_compiled_in_a_hurry(
+    smoke, own, expected, tmp_path, monkeypatch
+):
+    name = "JAX_DISABLE_MOST_OPTIMIZATIONS"
+    monkeypatch.delenv(name, raising=False)
+    if own is not None:
+        monkeypatch.setenv(name, own)
+    told = script(tmp_path, "told", f"print(os.environ.get({name!r}, 'unset'))")
+    seen = []
+    assert not runner.ask(told, smoke=smoke, take=lambda t: seen.append(t) or True)
+    assert seen == [f"{expected}\n"]
+
+
 def test_a_record_survives_its_line():
     given = record(memory=1.5, operations=3e9, notes={"points": 4})
     assert records.from_json(records.to_json(given)) == given
