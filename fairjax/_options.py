@@ -77,3 +77,8 @@ KeepPrograms = Annotated[
         "where the variable JAX_COMPILATION_CACHE_DIR says.",
     ),
 ]
+
+
+def separator(text: str) -> str:
+    """The character between entries, as one types it."""
+    return text.replace(r"\t", "\t")

@@ -500,7 +500,7 @@ def _loader(
     data_dir: Path | None,
 ) -> Callable[[int], datasets.Dataset]:
     """The data set for a seed; only given options are passed on."""
-    given = {name: value for name, value in columns.items() if value}
+    given = {name: value for name, value in columns.items() if value not in (None, [])}
     targets = list(columns["target"] or [])
     several = len(targets) > 1
     given |= {"target": targets if several else targets[0]} if targets else {}

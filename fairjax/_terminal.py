@@ -6,6 +6,7 @@ import difflib
 import importlib.util
 import io
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,11 +26,34 @@ T = TypeVar("T")
 MOST = 2000  # Characters of a message.
 FEW = 30  # Below, a rate moves by more than 3 points with one sample.
 
+# Arguments of the package that are options of the command, which its errors name.
+_ARGUMENTS = {
+    name: "--" + name.replace("_", "-")
+    for name in (
+        *("target", "sensitive", "positive", "favourable", "split", "exclude"),
+        *("drop_missing", "data_dir", "sep", "encoding", "checkpoint"),
+        *("strengths", "ridges", "bandwidths", "draws", "repair", "jitter"),
+    )
+} | {"n_folds": "--folds"}
+
 
 def line(message: object) -> str:
     """A message of the command, in one line, which a hostile name cannot flood."""
     text = " ".join(str(message).split())
     return "fairjax: " + (text if len(text) <= MOST else text[:MOST] + " ...")
+
+
+def as_options(message: str) -> str:
+    """A message of the package, in which arguments have the names of options."""
+
+    def option(found: re.Match[str]) -> str:
+        name, value = found.groups()
+        if name not in _ARGUMENTS:
+            return found[0]
+        given = f" {value}" if value not in (None, "True") else ""
+        return f"`{_ARGUMENTS[name]}{given}`"
+
+    return re.sub(r"`(\w+)(?:=(\w+))?`", option, message)
 
 
 def tell(error: BaseException) -> int:
@@ -42,7 +66,7 @@ def tell(error: BaseException) -> int:
         print(line("stopped; nothing was written."), file=sys.stderr)
         return 130
     if isinstance(error, (ValueError, OSError, ImportError)):
-        print(line(error), file=sys.stderr)
+        print(line(as_options(str(error))), file=sys.stderr)
         return 2
     traceback.print_exception(error)
     return 1

@@ -140,6 +140,21 @@ def sweep(
             help="With --csv: a column that is no feature. May be repeated.",
         ),
     ] = None,
+    sep: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CHARACTER",
+            help=r"With --csv: what stands between entries; \t for a tab.  "
+            "[default: ,]",
+        ),
+    ] = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="With --csv: of the file's text.  [default: utf-8-sig]",
+        ),
+    ] = None,
     drop_missing: Annotated[
         bool,
         typer.Option(
@@ -350,6 +365,8 @@ def sweep(
                 "split": split,
                 "favourable": favourable,
                 "exclude": exclude,
+                "sep": None if sep is None else _options.separator(sep),
+                "encoding": encoding,
             },
             sensitive=sensitive,
             drop_missing=drop_missing,
@@ -438,7 +455,7 @@ def audit(
         _audit_command.run(
             scores,
             _score_tables.Columns(
-                score, group, weight, sep.replace(r"\t", "\t"), encoding
+                score, group, weight, _options.separator(sep), encoding
             ),
             label=label,
             positive=positive,
@@ -519,7 +536,7 @@ def repair(
         _repair_command.run(
             scores,
             _score_tables.Columns(
-                score, group, weight, sep.replace(r"\t", "\t"), encoding
+                score, group, weight, _options.separator(sep), encoding
             ),
             calibration=calibration,
             repair=repair,

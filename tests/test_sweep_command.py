@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from fairjax import (
     _sweep_command,
     _sweep_safety,
+    _terminal,
     cli,
     datasets,
     frontiers,
@@ -39,7 +40,7 @@ def loans(tmp_path):
     path = tmp_path / "=loans $x$.csv"
     rng = np.random.default_rng(0)
     with path.open("w", newline="", encoding="utf-8") as stream:
-        rows = csv.writer(stream)
+        rows = csv.writer(stream, delimiter=";")
         rows.writerow(["income [k]", "sex|[red]", "city", "repaid"])
         for i in range(240):
             sex, income = i % 2, rng.normal()
@@ -101,7 +102,7 @@ def test_quiet_prints_only_sentences(tmp_path):
 
 def test_csv_of_ones_own_with_hostile_names(loans, tmp_path):
     result = invoke(
-        *SMALL, "--csv", loans, "--target", "repaid", "--positive", "yes",
+        *SMALL, "--csv", loans, "--sep", ";", "--target", "repaid", "--positive", "yes",
         "--sensitive", "sex|[red]", "--seeds", "0,3", "--ridges", "1e-3,1e-2",
         "--favourable", "pays *back*", "--out", tmp_path / "out",
     )  # fmt: skip
@@ -149,17 +150,18 @@ BAD = [
     (["--notion", "equal-oportunity"], "Did you mean equal-opportunity?"),
     (["--strengths", "a"], "`--strengths` must be numbers"),
     (["--strengths", "0:1:0"], "`--strengths` must be numbers"),
-    (["--strengths", "-1"], "`strengths` must be at least 0"),
+    (["--strengths", "-1"], "`--strengths` must be at least 0"),
     (["--strengths", "nan"], "must be finite"),
-    (["--ridges", "0"], "`ridges` must be above 0"),
+    (["--ridges", "0"], "`--ridges` must be above 0"),
     (["--seeds", "0.5"], "`--seeds` must be how many"),
     (["--seeds", "0"], "`--seeds` must be how many"),
-    (["--folds", "1"], "`n_folds` must be at least 2"),
-    (["--folds", "3000"], "`n_folds`"),
+    (["--folds", "1"], "`--folds` must be at least 2"),
+    (["--folds", "3000"], "`--folds` must be an integer of at least 2 and at"),
     (["--method", "projection", "--strengths", "0.5"], "pre-processing method"),
     (["--sensitive", "x1"], "`--sensitive` has no use with `--dataset toy`"),
     (["--without-sensitive"], "`--without-sensitive` has no use"),
     (["--target", "x1"], "`--target` has no use with `--dataset toy`"),
+    (["--sep", ";"], "`--sep` has no use with `--dataset toy`"),
     (
         ["--dataset", "adult", "--target", "income", "--target", "occupation"],
         "several `--target` make tasks of the same rows, which needs `--model shared`",
@@ -194,8 +196,12 @@ def test_bad_options_get_one_line_and_status_2(arguments, message, tmp_path):
         ("a,s,y\n" + "1,F,0\n2,M,1\n" * 9, [], "group 0 has no member"),
         ("a,s,y\n" + "1,F,0\n2,M,1\n" * 9, ["--target", "yy"], "Nearest: 'y'"),
         ("a,s,y\n" + "1,F,0\n2,M,1\n" * 9, ["--target", "s"], "both name 's'"),
-        ("a,s,y\n" + "1,F,no\n2,M,yes\n" * 9, [], "`positive` must name"),
+        ("a,s,y\n" + "1,F,no\n2,M,yes\n" * 9, [], "`--positive` must name"),
         ("a,s,y\n" + "inf,F,0\n2,M,1\n" * 9, [], "must hold finite numbers"),
+        ("a,s,y\n" + ",F,0\n2,M,1\n" * 9, [], "pass `--drop-missing` if entries"),
+        ("a;s;y\n", ["--sep", ";;"], "`--sep` must be one character"),
+        ("a;s;y\n", ["--sep", ""], "`--sep` must be one character"),
+        ("a;s;y\n", ["--encoding", "utf-99"], "unknown encoding: utf-99"),
         ("a,s,y\n" + "1,F,0\n2,M,1\n3,F,1\n" * 1, [], "all 3 rows"),
     ],
 )
@@ -210,6 +216,13 @@ def test_bad_tables_get_one_line_and_status_2(text, options, message, tmp_path):
     assert len(result.stderr.splitlines()) == 1
     assert message in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_arguments_of_the_package_become_options():
+    told = "Pass `n_folds=0` or `drop_missing=True`: `target` = 'target', not `keep=1`."
+    assert _terminal.as_options(told) == (
+        "Pass `--folds 0` or `--drop-missing`: `--target` = 'target', not `keep=1`."
+    )
 
 
 def test_altered_file_is_refused(tmp_path):
