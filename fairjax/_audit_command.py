@@ -135,7 +135,7 @@ def _numbers(
     decisions: Bool[np.ndarray, " n"] | None,
     n_groups: int,
 ) -> tuple[list[str], list[list[float]]]:
-    """The numbers of each group, and their names."""
+    """The numbers of each group, and their names; rows of weight 0 do not count."""
     head = ["rows", "mean", "10%", "median", "90%"]
     head += ["selected"] * (decisions is not None)
     if labels is not None and not labels.binary:
@@ -146,7 +146,7 @@ def _numbers(
     for group in range(n_groups):
         mine = rows.groups == group
         scores, weights = rows.scores[mine], rows.weights[mine]
-        numbers = [float(mine.sum()), _mean(scores, weights)]
+        numbers = [float((weights > 0).sum()), _mean(scores, weights)]
         numbers += _quantiles(scores, weights)
         if decisions is not None:
             numbers.append(_mean(decisions[mine], weights))
@@ -157,7 +157,7 @@ def _numbers(
                 numbers += [_mean(v, weights) for v in (truth, error, error**2)]
             elif decisions is not None:
                 chosen = decisions[mine]
-                numbers.append(float(truth.sum()))
+                numbers.append(float(truth[weights > 0].sum()))
                 numbers += [
                     _mean(chosen[truth == value], weights[truth == value])
                     for value in (1, 0)
@@ -204,13 +204,14 @@ def _sentences(
         f"bootstrap percentiles from {draws:,} draws. Resampling widens a gap that is "
         f"nearly 0, so an interval above 0 is no proof of unfairness."
     )
-    cells = {"": np.ones(rows.scores.size, bool)}
+    used = rows.weights > 0
+    cells = {"": used}
     if labels is not None and labels.binary:
         cells |= {
-            " with a positive label": labels.values == 1,
-            " without a positive label": labels.values == 0,
+            " with a positive label": used & (labels.values == 1),
+            " without a positive label": used & (labels.values == 0),
         }
-    said.append(chance(rows.groups))
+    said += chance(rows.groups, rows.weights)
     small = [
         f"{name}{words} ({size:,})"
         for words, where in cells.items()

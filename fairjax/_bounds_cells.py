@@ -203,16 +203,10 @@ def check_range(
     values: Values, cond: Conditionals, value_range: tuple[Number, Number], name: str
 ) -> None:
     """Raises `ValueError` for a bad range, or members that are not in it."""
-    if not checks.concrete(value_range):
+    _bounds_widths.check_ends(value_range)
+    if not checks.concrete(value_range, values, cond.weights):
         return
     low, high = (float(np.asarray(end)) for end in value_range)
-    if not (np.isfinite(low) and np.isfinite(high) and low < high):
-        raise ValueError(
-            f"`value_range` must be (low, high), finite and low < high, but is "
-            f"({low}, {high})."
-        )
-    if not checks.concrete(values, cond.weights):
-        return
     checks.check_length(values, n=cond.weights.shape[-1], name=name, to="groups")
     checks.check_finite(values, name=name)
     numbers = np.asarray(values, float)

@@ -84,14 +84,16 @@ def hoeffding_width(
         The half-width.
 
     Raises:
-        ValueError: for a number of samples that is not above 0, fewer than two groups
-            or one stratum, a confidence outside (0, 1), fewer than one configuration.
+        ValueError: for a number of samples that is not above 0, a value range that is
+            not low < high, fewer than two groups or one stratum, a confidence outside
+            (0, 1), fewer than one configuration.
 
     Example:
         >>> print(f"{hoeffding_width(1476, value_range=(0, 1)):.4f}")
         0.0500
     """
     checks.check_nonnegative(n, name="n", positive=True)
+    check_ends(value_range)
     n, low, high = _floats(n, *value_range)
     pairs, _ = _comparisons(n_groups, n_strata)
     log = log_events(2 * pairs, confidence, n_configurations, n.dtype)
@@ -123,8 +125,9 @@ def empirical_bernstein_width(
         The half-width.
 
     Raises:
-        ValueError: for a number of samples that is not above 0, fewer than two groups
-            or one stratum, a confidence outside (0, 1), fewer than one configuration.
+        ValueError: for a number of samples that is not above 0, a negative deviation, a
+            value range that is not low < high, fewer than two groups or one stratum, a
+            confidence outside (0, 1), fewer than one configuration.
 
     Example:
         >>> settings = {"value_range": (0, 1), "deviation": 0.1}
@@ -132,6 +135,8 @@ def empirical_bernstein_width(
         0.0271
     """
     checks.check_nonnegative(n, name="n", positive=True)
+    checks.check_nonnegative(deviation, name="deviation")
+    check_ends(value_range)
     n, low, high, deviation = _floats(n, *value_range, deviation)
     pairs, cells = _comparisons(n_groups, n_strata)
     log = log_events(2 * pairs + cells, confidence, n_configurations, n.dtype)
@@ -162,14 +167,16 @@ def binomial_width(
         The half-width, with `rate * n` decisions of 1 even if that is no whole number.
 
     Raises:
-        ValueError: for a number of samples that is not above 0, fewer than two groups
-            or one stratum, a confidence outside (0, 1), fewer than one configuration.
+        ValueError: for a number of samples that is not above 0, a rate outside [0, 1],
+            fewer than two groups or one stratum, a confidence outside (0, 1), fewer
+            than one configuration.
 
     Example:
         >>> print(f"{binomial_width(500):.3f}, {binomial_width(500, rate=0.05):.3f}")
         0.072, 0.033
     """
     checks.check_nonnegative(n, name="n", positive=True)
+    checks.check_fraction(rate, name="rate")
     n, rate = _floats(n, rate)
     pairs, _ = _comparisons(n_groups, n_strata)
     log = log_events(2 * pairs, confidence, n_configurations, n.dtype)
@@ -207,8 +214,9 @@ def rademacher_width(
         The half-width.
 
     Raises:
-        ValueError: for a number of samples that is not above 0, fewer than two groups
-            or one stratum, a confidence outside (0, 1), fewer than one configuration.
+        ValueError: for a number of samples that is not above 0, a negative norm, radius
+            or constant, a value range that is not low < high, fewer than two groups or
+            one stratum, a confidence outside (0, 1), fewer than one configuration.
 
     Example:
         >>> print(rademacher_width(10_000, value_range=(0, 2), norm=1.0, radius=1.0,
@@ -216,6 +224,10 @@ def rademacher_width(
         0.0667
     """
     checks.check_nonnegative(n, name="n", positive=True)
+    given = {"norm": norm, "radius": radius, "lipschitz": lipschitz}
+    for name, value in given.items():
+        checks.check_nonnegative(value, name=name)
+    check_ends(value_range)
     n, low, high, norm, radius, lipschitz = _floats(
         n, *value_range, norm, radius, lipschitz
     )
@@ -271,6 +283,18 @@ def check_level(confidence: Number, n_configurations: Number) -> None:
     if few:
         raise ValueError(
             f"`n_configurations` must be at least 1, but is {n_configurations}."
+        )
+
+
+def check_ends(value_range: tuple[Number, Number]) -> None:
+    """Raises `ValueError` for a range that is infinite, empty or turned around."""
+    if not checks.concrete(value_range):
+        return
+    low, high = (float(np.asarray(end)) for end in value_range)
+    if not (np.isfinite(low) and np.isfinite(high) and low < high):
+        raise ValueError(
+            f"`value_range` must be (low, high), finite and low < high, but is "
+            f"({low}, {high})."
         )
 
 

@@ -47,7 +47,8 @@ class Frontier(NamedTuple):
         cv_converged: False where the fit of a fold did, commonly by little.
         on_front: whether no other point is better on the test part. It describes, and
             plays no part in the choice.
-        selected: index of the point chosen by the cross-validated numbers.
+        selected: index of the point chosen by the cross-validated numbers; -1 where
+            none has an accuracy of 0 or more, as networks of real labels may not.
         unconstrained: index of the point of strength 0 that has the best
             cross-validated accuracy.
         coefficients: of linear models, for features as the data set has them; of kernel
@@ -152,8 +153,9 @@ def check(
         raise ValueError(
             f"`dataset` must have labels 0 and 1, but {dataset.name!r} is for "
             f"regression: its labels are {dataset.label_name!r}. Choose a `target` of "
-            f"two classes, such as 'pass_bar' of 'law_school', or another dataset; "
-            f"`barycenters` makes the scores of a regression fair."
+            f"two classes, such as 'pass_bar' of 'law_school', or `frontiers.network` "
+            f"(in the command `--model mlp`); `barycenters` makes the scores of a "
+            f"regression fair."
         )
     counts = []
     for name, part in (("training", dataset.train), ("test", dataset.test)):
@@ -260,10 +262,14 @@ def cross_validate(
 def choose(found: Frontier, *, keep: float) -> Frontier:
     """Fills in the front, the selected and the unconstrained point."""
     # Without a converged point the best of the others is still an answer, flagged.
-    valid = found.converged if found.converged.any() else None
-    selected = sweeps.select(
-        found.cv_accuracy, found.cv_unfairness, keep=keep, valid=valid
-    )
+    valid = found.converged if found.converged.any() else np.True_
+    able = valid & np.isfinite(found.cv_accuracy) & np.isfinite(found.cv_unfairness)
+    selected = -1
+    # Of real labels less than nothing may be explained: no point is a good one then.
+    if (found.cv_accuracy[able] >= 0).any():
+        selected = sweeps.select(
+            found.cv_accuracy, found.cv_unfairness, keep=keep, valid=able
+        )
     free = np.flatnonzero(found.strength == 0)
     front = sweeps.pareto_front(found.test_accuracy, found.test_unfairness)
     return found._replace(

@@ -75,7 +75,7 @@ def hsic(
     check_sample(x, weights, name="x", word="weights")
     check_sample(y, None, name="y", word="weights")
     n, dtype = np.shape(x)[0], wide(x, y)
-    checks.check_length(y, n=n, name="y", to="x")
+    checks.check_length(y, n=n, name="y", to="x", columns=True)
     of_x, of_y = sums.unbind(x_kernel), sums.unbind(y_kernel)
     return _hsic(
         (of_x.traced, of_y.traced),

@@ -128,7 +128,9 @@ def implicit(
             f"{jnp.shape(fit.coefficients)}. Take `jax.tree.map(lambda a: a[i], fit)`, "
             f"or `jax.vmap` over all of them."
         )
-    checks.check_length(features, n=fit.dual.shape[0], name="features", to="fit.dual")
+    checks.check_length(
+        features, n=fit.dual.shape[0], name="features", to="fit.dual", columns=True
+    )
     checks.check_length(labels, n=fit.dual.shape[0], name="labels", to="fit.dual")
     checks.check_finite(features, name="features")
     features = features.astype(jnp.float64)

@@ -319,7 +319,7 @@ def predict(
         [0.0, 1.0]
     """
     n = fit.coefficients.shape[-1]
-    checks.check_length(train, n=n, name="train", to="fit.coefficients")
+    checks.check_length(train, n=n, name="train", to="fit.coefficients", columns=True)
     checks.check_finite(train, name="train")
     checks.check_finite(features, name="features")
     if features.shape[1] != train.shape[1]:

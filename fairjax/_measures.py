@@ -205,7 +205,8 @@ def everyone(n: int, weights: ArrayLike | None) -> Conditionals:
 
 
 def binary(values: ArrayLike, name: str) -> Bool[Array, " n"]:
-    """Checks that values are 0 or 1, and returns which are 1."""
+    """Checks that values are 0 or 1, one per sample, and returns which are 1."""
+    checks.check_length(values, n=np.size(values), name=name)
     checks.check_finite(values, name=name)
     if checks.concrete(values):
         numbers = np.asarray(values)

@@ -91,8 +91,8 @@ class Objective:
             `risk + strength * penalty`, and both with what there is to log.
 
         Raises:
-            ValueError: for a batch without tasks where there are several, and as the
-                penalties and notions do.
+            ValueError: for a batch without tasks where there are several, scores that
+                are not one per label, and as the penalties and notions do.
         """
         if self.n_tasks is not None and batch.tasks is None:
             raise ValueError(
@@ -100,6 +100,8 @@ class Objective:
                 f"belongs to, but is None."
             )
         scores = outputs.scores
+        n = jnp.shape(batch.labels)[0]
+        checks.check_length(scores, n=n, name="outputs.scores", to="batch.labels")
         risk, present = self._risk(scores, batch)
         cond = self.conditionals(batch)
         found = []

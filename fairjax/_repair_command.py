@@ -95,7 +95,7 @@ def run(
         console.print(_group_table(rows, known, found, names))
         console.print(_distance_table(found))
     sentences = [_source(scores, calibration, known, repair=repair, jitter=jitter)]
-    sentences += [*_conclusion(found), chance(rows.groups)]
+    sentences += [*_conclusion(found), *chance(rows.groups, rows.weights)]
     sentences += _doubts(rows, known, found, names, jitter=jitter, repair=repair)
     sentences += [f"Wrote {out}: {scores.name} with the column {column!r}."]
     sentences += [f"Wrote {picture}."] * (picture is not None)
@@ -174,7 +174,9 @@ def _group_table(
 ) -> _terminal.Table:
     head = ["group", "rows", "calibration\nrows", "mean\nbefore", "mean\nafter"]
     sizes = _score_tables.member_counts(rows.groups, len(names))
-    known_sizes = _score_tables.member_counts(known.groups, len(names))
+    known_sizes = _score_tables.member_counts(
+        known.groups, len(names), known.weights > 0
+    )
     cells = []
     for group, name in enumerate(names):
         mine = rows.groups == group
@@ -212,7 +214,7 @@ def _source(
     how = "" if jitter is None else f", ties split at random with seed {jitter}"
     return (
         f"Repair {repair:g} of {scores.name}; distributions learned from {words}, "
-        f"{known.scores.size:,} rows{how}."
+        f"{int((known.weights > 0).sum()):,} rows{how}."
     )
 
 
@@ -239,7 +241,7 @@ def _doubts(
 ) -> list[str]:
     """What keeps the result from being exact."""
     doubts = []
-    sizes = _score_tables.member_counts(known.groups, len(names))
+    sizes = _score_tables.member_counts(known.groups, len(names), known.weights > 0)
     small = [
         f"{name} ({size:,})"
         for name, size in zip(names, sizes, strict=True)
@@ -280,12 +282,13 @@ def _largest_block(known: Rows) -> float:
 
 
 def _outside(rows: Rows, known: Rows) -> int:
-    """Rows beyond the calibration range of their group."""
-    if rows is known:
+    """Rows beyond the calibration range of their group; weight 0 has no part in it."""
+    used = known.weights > 0
+    if rows is known and used.all():
         return 0
     n_groups = int(max(rows.groups.max(), known.groups.max())) + 1
     low, high = np.full(n_groups, np.inf), np.full(n_groups, -np.inf)
-    np.minimum.at(low, known.groups, known.scores)
-    np.maximum.at(high, known.groups, known.scores)
+    np.minimum.at(low, known.groups[used], known.scores[used])
+    np.maximum.at(high, known.groups[used], known.scores[used])
     beyond = (rows.scores < low[rows.groups]) | (rows.scores > high[rows.groups])
     return int(beyond.sum())

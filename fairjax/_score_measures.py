@@ -244,22 +244,30 @@ def in_order(
     )
 
 
-def chance(groups: Int[np.ndarray, " n"]) -> str:
+def chance(
+    groups: Int[np.ndarray, " n"], weights: Float[np.ndarray, " n"]
+) -> list[str]:
     """What KS distance the sizes of the groups would explain, in a sentence.
+
+    Rows of weight 0 are no evidence; for those of different weights there is no such
+    law, and no sentence.
 
     References:
         Smirnov, *Table for estimating the goodness of fit of empirical distributions*,
         Annals of Mathematical Statistics 1948: the limit law of the distance.
     """
-    sizes = np.sort(np.bincount(groups))
+    used = weights > 0
+    sizes = np.sort(np.bincount(groups[used]))
     sizes = sizes[sizes > 0]
     if sizes.size < 2:
-        return "All rows are of one group, so there is no distance to see."
+        return ["All rows are of one group, so there is no distance to see."]
+    if np.ptp(weights[used]):
+        return []
     small, large = sizes[:2]
     tail = np.sqrt(-np.log((1 - LEVEL) / 2) / 2)
     bound = min(tail * np.sqrt(1 / small + 1 / large), 1.0)
-    return (
+    return [
         f"By chance alone, two groups of {small:,} and {large:,} rows with one "
         f"distribution stay below a KS distance of {bound:.2g} in {LEVEL:.0%} of "
         f"samples."
-    )
+    ]

@@ -67,6 +67,7 @@ KERNELS: dict[str, kernels.Kernel] = {
     "quadratic": partial(kernels.polynomial, degree=2),
 }
 _ROWS = 2000  # that kernel machines learn from, unless told otherwise
+_WIDEST = 100_000  # units of a hidden layer
 _SEVERAL = ("adult", "compas")  # data sets with several targets
 
 
@@ -432,9 +433,10 @@ def _networks(model: str, given: dict[str, Any]) -> How:
     penalty, epochs = given["penalty"] or "mmd", given["epochs"] or 20
     weighed = _terminal.choose(penalty, PENALTIES, option="--penalty")
     widths = _terminal.numbers(given["widths"] or "64", option="--widths")
-    if any(width < 1 or width != int(width) for width in widths):
+    if not all(1 <= width <= _WIDEST and width % 1 == 0 for width in widths):
         raise ValueError(
-            f"`--widths` must be positive whole numbers, but is {given['widths']!r}."
+            f"`--widths` must be whole numbers from 1 to {_WIDEST:,}, but is "
+            f"{given['widths']!r}."
         )
     widths = [int(width) for width in widths]
     settings = {

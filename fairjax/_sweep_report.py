@@ -199,8 +199,12 @@ def sentences(panel: Panel, data: datasets.Dataset) -> list[str]:
         f"{found.test_unfairness[i]:.3f}{spread('test_unfairness')} (without fairness "
         f"{found.test_unfairness[free]:.3f})."
     ]
-    lines = lines if i >= 0 else []
-    lines += [told] if told else []
+    if i < 0:
+        lines = [
+            f"None is selected: no point has a validation {words.accuracy} of 0 or "
+            f"more. More `--epochs` or other `--strengths` may help."
+        ]
+    lines = [told] if i < 0 and told else lines + [told] * bool(told)
     lines += _limits(panel, data)
     if not found.converged.all():
         lines.append(

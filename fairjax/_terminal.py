@@ -34,7 +34,12 @@ _ARGUMENTS = {
         *("drop_missing", "data_dir", "sep", "encoding", "checkpoint"),
         *("strengths", "ridges", "bandwidths", "draws", "repair", "jitter"),
     )
-} | {"n_folds": "--folds"}
+} | {
+    "n_folds": "--folds",
+    "strength": "--strengths",
+    "ridge": "--ridges",
+    "jax_enable_x64": "--float64",
+}
 
 
 def line(message: object) -> str:

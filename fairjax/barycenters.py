@@ -127,6 +127,7 @@ def fit_map(
         estimator, Algorithm 1.
     """
     n = np.shape(scores)[0]
+    checks.check_length(scores, n=n, name="scores")
     checks.check_length(groups, n=n, name="groups", to="scores")
     checks.check_groups(groups, n_groups=n_groups)
     checks.check_finite(scores, name="scores")
@@ -219,6 +220,7 @@ def apply_map(
     """
     map = BarycenterMap(*(jnp.asarray(field) for field in map))  # a loaded one too
     n, n_groups = np.shape(scores)[0], map.shares.shape[0]
+    checks.check_length(scores, n=n, name="scores")
     checks.check_length(groups, n=n, name="groups", to="scores")
     checks.check_groups(groups, n_groups=n_groups)
     checks.check_finite(scores, name="scores")

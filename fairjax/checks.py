@@ -36,14 +36,14 @@ def check_groups(groups: Any, *, n_groups: int, name: str = "groups") -> None:
         Traceback (most recent call last):
         ValueError: `groups` must be codes in [0, 2), but groups[1] = 3. ...
     """
+    if np.ndim(groups) != 1:
+        raise ValueError(
+            f"`{name}` must have one code per sample, shape (n,), but has shape "
+            f"{np.shape(groups)}. Join several attributes with `notions.intersect`."
+        )
     if not concrete(groups):
         return
     codes = np.asarray(groups)
-    if codes.ndim != 1:
-        raise ValueError(
-            f"`{name}` must have one code per sample, shape (n,), but has shape "
-            f"{codes.shape}. Join several attributes with `notions.intersect`."
-        )
     if not (np.issubdtype(codes.dtype, np.integer) or codes.dtype == bool):
         raise ValueError(
             f"`{name}` must be integer codes, but its dtype is {codes.dtype}. "
@@ -162,9 +162,9 @@ def check_weights(weights: Any, *, n: int, name: str = "weights") -> None:
         Traceback (most recent call last):
         ValueError: `weights` must have a positive entry, but all 2 are zero. ...
     """
+    check_length(weights, n=n, name=name)
     if not concrete(weights):
         return
-    check_length(weights, n=n, name=name)
     check_finite(weights, name=name)
     values = np.asarray(weights)
     bad = np.flatnonzero(values < 0)
@@ -176,7 +176,7 @@ def check_weights(weights: Any, *, n: int, name: str = "weights") -> None:
     if not (values > 0).any():
         raise ValueError(
             f"`{name}` must have a positive entry, but all {values.size} are zero. "
-            f"Pass None to weigh all samples alike."
+            f"Leave them out to weigh all samples alike."
         )
     held = jax.dtypes.canonicalize_dtype(values.dtype)
     # XLA takes smaller numbers for 0.
@@ -189,15 +189,27 @@ def check_weights(weights: Any, *, n: int, name: str = "weights") -> None:
         )
 
 
-def check_length(array: Any, *, n: int, name: str, to: str = "features") -> None:
-    """Raises `ValueError` unless the first axis has length `n`.
+def check_length(
+    array: Any, *, n: int, name: str, to: str = "features", columns: bool = False
+) -> None:
+    """Raises `ValueError` unless there is one number per sample, or one row of columns.
+
+    A single column would otherwise be compared with a row, each entry with each.
 
     Example:
         >>> check_length([1, 2], n=3, name="labels")
         Traceback (most recent call last):
         ValueError: `labels` must have as many entries as `features`, 3, but has 2.
+        >>> check_length(np.ones((3, 1)), n=3, name="labels")
+        Traceback (most recent call last):
+        ValueError: `labels` must have one number per sample, shape (3,), but has ...
     """
     shape = np.shape(array)
+    if len(shape) > 1 and not columns:
+        raise ValueError(
+            f"`{name}` must have one number per sample, shape ({n},), but has shape "
+            f"{shape}. Give one column, such as `{name}[:, 0]`."
+        )
     if not shape or shape[0] != n:
         raise ValueError(
             f"`{name}` must have as many entries as `{to}`, {n}, but has "
@@ -234,8 +246,39 @@ def check_fraction(value: Any, *, name: str) -> None:
         Traceback (most recent call last):
         ValueError: `repair` must lie in [0, 1], but is 1.5.
     """
+    if np.ndim(value):
+        raise ValueError(
+            f"`{name}` must be one number in [0, 1], but has shape {np.shape(value)}. "
+            f"Map over several with `jax.vmap`."
+        )
     if concrete(value) and not 0 <= float(np.asarray(value)) <= 1:
         raise ValueError(f"`{name}` must lie in [0, 1], but is {value}.")
+
+
+def check_label_range(
+    labels: Any, *, weights: Any = None, name: str = "labels"
+) -> None:
+    """Raises `ValueError` for labels outside [0, 1], which are 0 and 1 or soft.
+
+    Those of -1 and 1 would be trained on without a word: margin losses map 0 to -1
+    themselves. Samples of weight 0 may have any.
+
+    Example:
+        >>> check_label_range([1, -1])
+        Traceback (most recent call last):
+        ValueError: `labels` must lie in [0, 1], but labels[1] = -1. Map the favour...
+    """
+    if not concrete(labels, weights):
+        return
+    values = np.asarray(labels)
+    bad = ~((values >= 0) & (values <= 1))
+    if weights is not None:
+        bad &= np.asarray(weights) > 0
+    for at in np.flatnonzero(bad)[:1]:
+        raise ValueError(
+            f"`{name}` must lie in [0, 1], but {name}[{at}] = {values[at]}. Map the "
+            f"favourable outcome to 1 and the other one to 0."
+        )
 
 
 def check_labels(labels: Any, *, n: int) -> None:

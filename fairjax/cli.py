@@ -420,7 +420,8 @@ def audit(
         typer.Option(
             metavar="NUMBER",
             help="Scores above it are favourable decisions.  [default: 0.5 if all "
-            "scores lie in 0 to 1, else 0; none for real labels, or without labels]",
+            "scores lie in 0 to 1, else 0 with labels of two values; none for real "
+            "labels, and without labels for other scores]",
         ),
     ] = None,
     weight: _options.Weight = None,

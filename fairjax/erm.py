@@ -5,13 +5,18 @@ A loss takes scores and labels and returns one value per sample. Binary labels a
 decision is `scores > 0` under each of them.
 """
 
-from collections.abc import Callable
-
 import jax.numpy as jnp
-import optax
+import numpy as np
 from jaxtyping import Array, Bool, Float, Real
 
-from . import _samples, checks
+from . import _losses, _samples, checks
+from ._losses import Loss as Loss
+from ._losses import hinge as hinge
+from ._losses import linear as linear
+from ._losses import logistic as logistic
+from ._losses import squared as squared
+from ._losses import squared_hinge as squared_hinge
+from ._losses import zero_one as zero_one
 from ._objective import Batch as Batch
 from ._objective import Objective as Objective
 from ._objective import Outputs as Outputs
@@ -19,95 +24,6 @@ from ._objective import Parts as Parts
 from ._objective import Penalty as Penalty
 from ._objective import objective as objective
 from .notions import Conditionals
-
-Loss = Callable[[Array, Array], Array]
-
-
-def logistic(
-    scores: Float[Array, "*n"], labels: Real[Array, "*n"]
-) -> Float[Array, "*n"]:
-    """Logistic loss `log(1 + exp(-y f))`, y in {-1, 1} [nats].
-
-    Example:
-        >>> print(logistic(jnp.array([0.0]), jnp.array([1])))
-        [0.6931472]
-
-    References:
-        Donini et al., NeurIPS 2018, section 2 (a convex surrogate of the 0-1 loss).
-    """
-    return optax.sigmoid_binary_cross_entropy(scores, labels.astype(scores.dtype))
-
-
-def hinge(scores: Float[Array, "*n"], labels: Real[Array, "*n"]) -> Float[Array, "*n"]:
-    """Hinge loss `max(0, 1 - y f)`, y in {-1, 1}.
-
-    Example:
-        >>> hinge(jnp.array([0.25, 2.0]), jnp.array([0, 1])).tolist()
-        [1.25, 0.0]
-
-    References:
-        Donini et al., NeurIPS 2018, section 2.
-    """
-    return optax.hinge_loss(scores, _signs(scores, labels))
-
-
-def squared_hinge(
-    scores: Float[Array, "*n"], labels: Real[Array, "*n"]
-) -> Float[Array, "*n"]:
-    """Squared hinge loss `max(0, 1 - y f)^2`, y in {-1, 1}.
-
-    Example:
-        >>> squared_hinge(jnp.array([0.5, 2.0]), jnp.array([0, 1])).tolist()
-        [2.25, 0.0]
-
-    References:
-        Chang, Hsieh, Lin, *Coordinate descent method for large-scale L2-loss linear
-        support vector machines*, JMLR 2008.
-    """
-    return jnp.square(hinge(scores, labels))
-
-
-def squared(
-    scores: Float[Array, "*n"], labels: Real[Array, "*n"]
-) -> Float[Array, "*n"]:
-    """Squared loss `(f - y)^2` on labels as they are, so it also serves regression.
-
-    With labels in {0, 1} a decision is `scores > 0.5`; pass `2 * labels - 1` to keep
-    the threshold at 0.
-
-    Example:
-        >>> squared(jnp.array([0.5]), jnp.array([2.0])).tolist()
-        [2.25]
-    """
-    return optax.squared_error(scores, labels.astype(scores.dtype))
-
-
-def linear(scores: Float[Array, "*n"], labels: Real[Array, "*n"]) -> Float[Array, "*n"]:
-    """Linear loss `(1 - y f) / 2`, y in {-1, 1}: P1's surrogate inside the constraint.
-
-    It is affine in the score, so a constraint on its conditional risks is affine in a
-    linear model: `|<w, u>| <= tolerance`.
-
-    Example:
-        >>> linear(jnp.array([0.5]), jnp.array([1])).tolist()
-        [0.25]
-
-    References:
-        Donini et al., NeurIPS 2018, section 2.2, Eq. 8.
-    """
-    return (1 - _signs(scores, labels) * scores) / 2
-
-
-def zero_one(
-    scores: Float[Array, "*n"], labels: Real[Array, "*n"]
-) -> Float[Array, "*n"]:
-    """Whether the decision `f > 0` is wrong: 0 or 1, with no gradient.
-
-    Example:
-        >>> zero_one(jnp.array([0.5, 0.5]), jnp.array([1, 0])).tolist()
-        [0.0, 1.0]
-    """
-    return ((scores > 0) != (labels == 1)).astype(scores.dtype)
 
 
 def empirical_risk(
@@ -129,8 +45,9 @@ def empirical_risk(
         The risk; 0 when all weights are 0.
 
     Raises:
-        ValueError: for scores that are not finite, lengths that differ, and for bad
-            weights.
+        ValueError: for scores or labels that are not finite, labels outside [0, 1] with
+            a loss of this module that takes 0 and 1, a loss that is not pointwise,
+            shapes other than (n,), and for bad weights.
 
     Example:
         >>> empirical_risk(jnp.array([1.0, -3.0]), jnp.array([1, 1]), loss=hinge).item()
@@ -139,14 +56,21 @@ def empirical_risk(
     References:
         Donini et al., NeurIPS 2018, section 2: the empirical risk of f.
     """
-    checks.check_length(labels, n=len(scores), name="labels", to="scores")
+    n = np.shape(scores)[0]
+    if not n:
+        raise ValueError("`scores` must hold at least one sample, but are empty.")
+    checks.check_length(scores, n=n, name="scores")
+    checks.check_length(labels, n=n, name="labels", to="scores")
     checks.check_finite(scores, name="scores")
-    values = loss(scores, labels)
+    checks.check_finite(labels, name="labels")
+    if weights is not None:
+        checks.check_weights(weights, n=n)
+    _losses.check_labels_of(loss, labels, weights=weights, name="labels")
+    values = _pointwise(loss, scores, labels)
     if weights is None:
         return jnp.mean(values)
-    checks.check_weights(weights, n=len(scores))
     dtype = _samples.wide(values, weights)
-    mass = _samples.shares(_samples.as_weights(weights, len(scores), dtype))
+    mass = _samples.shares(_samples.as_weights(weights, n, dtype))
     return jnp.vdot(mass.astype(values.dtype), values)
 
 
@@ -170,8 +94,9 @@ def conditional_risks(
         `cond.occupied`); cost O(s g n).
 
     Raises:
-        ValueError: for scores that are not finite, and for scores or labels that are
-            not one per sample of `cond`.
+        ValueError: for scores or labels that are not finite or not one per sample of
+            `cond`, labels outside [0, 1] in its cells with a loss of this module that
+            takes 0 and 1, and a loss that is not pointwise.
 
     Example:
         >>> from fairjax.notions import equal_opportunity
@@ -188,7 +113,9 @@ def conditional_risks(
     checks.check_length(scores, n=n, name="scores", to="groups")
     checks.check_length(labels, n=n, name="labels", to="groups")
     checks.check_finite(scores, name="scores")
-    values = loss(scores, labels)
+    checks.check_finite(labels, name="labels")
+    _losses.check_labels_of(loss, labels, weights=cond.weights, name="labels")
+    values = _pointwise(loss, scores, labels)
     return jnp.einsum("sgn,n->sg", cond.weights.astype(values.dtype), values)
 
 
@@ -233,5 +160,13 @@ def risk_gap(
     return jnp.where(comparable, top - bottom, 0).max(initial=0)
 
 
-def _signs(scores: Array, labels: Array) -> Array:
-    return 2 * labels.astype(scores.dtype) - 1
+def _pointwise(loss: Loss, scores: Array, labels: Array) -> Array:
+    """The loss of each sample."""
+    values = loss(scores, labels)
+    if np.shape(values) != np.shape(scores):
+        raise ValueError(
+            f"`loss` must be pointwise, one value per sample, but returns shape "
+            f"{np.shape(values)} for scores of shape {np.shape(scores)}. Leave the "
+            f"mean to this function."
+        )
+    return values

@@ -457,8 +457,8 @@ def audit(
         The audit; cost O(n log n + g^2 n).
 
     Raises:
-        ValueError: for scores that are not finite, labels other than 0 and 1, codes out
-            of range, bad weights, or lengths that differ.
+        ValueError: for scores or a threshold that are not finite, labels other than 0
+            and 1, codes out of range, bad weights, or lengths that differ.
 
     Example:
         >>> numbers = audit(jnp.array([1.0, -1.0, 2.0]), jnp.array([1, 1, 1]),
@@ -466,6 +466,7 @@ def audit(
         >>> numbers.equal_opportunity.item(), numbers.counts.tolist()
         (0.5, [[0, 0], [2, 1]])
     """
+    checks.check_finite(threshold, name="threshold")
     positive = _measures.binary(labels, "labels")
     parity = notions.demographic_parity(groups, n_groups=n_groups, weights=weights)
     n = parity.weights.shape[-1]

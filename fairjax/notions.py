@@ -24,6 +24,7 @@ that they are missing at random.
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -192,7 +193,11 @@ def equalized_odds(
         weights: non-negative sample weights, or a mask.
 
     Returns:
-        Two strata: `weights` is `(2, n_groups, n)`.
+        Two strata: `weights` is `(2, n_groups, n)`. A sample with another label, such
+        as -1 for an unknown one, is compared with nobody.
+
+    Raises:
+        ValueError: for labels of which none is 0 and some are -1: they are -1 and 1.
 
     Example:
         >>> import jax.numpy as jnp
@@ -205,6 +210,13 @@ def equalized_odds(
         Hardt, Price, Srebro, *Equality of opportunity in supervised learning*,
         NeurIPS 2016, Definition 2.1.
     """
+    if checks.concrete(labels):
+        values = np.asarray(labels)
+        if (values == -1).any() and not (values == 0).any():
+            raise ValueError(
+                "`labels` must be 0 or 1, but are -1 and 1: those of -1 would be "
+                "compared with nobody. Map -1 to 0."
+            )
     return conditional_parity(
         groups, labels, n_groups=n_groups, n_strata=2, weights=weights
     )
@@ -255,11 +267,13 @@ def intersect(
 
     Returns:
         The joint codes (the last attribute varies fastest) and their number, the
-        product of `sizes`: combinations without members become empty cells.
+        product of `sizes`: combinations without members become empty cells. Inside
+        `jit`, where values cannot be checked, a sample with a code out of range has the
+        joint code -1, which is in no group.
 
     Raises:
-        ValueError: for a code out of range, lengths that differ, or numbers of
-            attributes and sizes that differ.
+        ValueError: for a code out of range, lengths that differ, numbers of
+            attributes and sizes that differ, or more combinations than 32 bits hold.
 
     Example:
         >>> import jax.numpy as jnp
@@ -278,14 +292,21 @@ def intersect(
             f"but there are {len(attributes)} and {len(sizes)}."
         )
     n = np.shape(attributes[0])[0]
+    n_groups = math.prod(sizes)
+    if n_groups > np.iinfo(np.int32).max:
+        raise ValueError(
+            f"`sizes` must have a product that 32 bits hold, but it is {n_groups:,}. "
+            f"Join fewer attributes, or encode the combinations that occur."
+        )
     joint = jnp.zeros(n, jnp.int32)
-    n_groups = 1
+    known = jnp.ones(n, bool)
     for codes, size in zip(attributes, sizes, strict=True):
         checks.check_length(codes, n=n, name="attributes", to="attributes[0]")
         checks.check_groups(codes, n_groups=size, name="attributes")
-        joint = joint * size + jnp.asarray(codes).astype(jnp.int32)
-        n_groups *= size
-    return joint, n_groups
+        codes = _as_codes(codes)
+        known &= (codes >= 0) & (codes < size)
+        joint = joint * size + codes.astype(jnp.int32)
+    return jnp.where(known, joint, -1), n_groups
 
 
 def _as_codes(codes: ArrayLike) -> Shaped[Array, "n *g"]:

@@ -99,7 +99,7 @@ def mean_gap_info(
         (9.0, 0.67)
     """
     n = cond.weights.shape[-1]
-    checks.check_length(scores, n=n, name="scores", to="groups")
+    checks.check_length(scores, n=n, name="scores", to="groups", columns=True)
     checks.check_finite(scores, name="scores")
     columns = scores.reshape(n, -1)
     means = jnp.einsum("sgn,nk->sgk", cond.weights.astype(scores.dtype), columns)
@@ -267,7 +267,7 @@ def divergence_gap_info(
         (0.5, True)
     """
     n_strata, n_groups, n = cond.weights.shape
-    checks.check_length(z, n=n, name="z", to="groups")
+    checks.check_length(z, n=n, name="z", to="groups", columns=True)
     checks.check_finite(z, name="z")
     z = z.reshape(n, -1)
     for name, count in (("min_members", min_members), ("batch_size", batch_size)):
@@ -361,7 +361,8 @@ def covariance(
         AISTATS 2017, Eq. 2, squared.
     """
     n = scores.shape[0]
-    checks.check_length(attribute, n=n, name="attribute", to="scores")
+    checks.check_length(scores, n=n, name="scores")
+    checks.check_length(attribute, n=n, name="attribute", to="scores", columns=True)
     checks.check_finite(scores, name="scores")
     checks.check_finite(attribute, name="attribute")
     mass = jnp.full(n, 1 / n, scores.dtype)

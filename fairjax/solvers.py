@@ -119,6 +119,8 @@ def fit_linear(
         through the solver are not defined: JAX refuses them.
     """
     smooth = _linear_fits.check_loss(loss)
+    if batch < 1:
+        raise ValueError(f"`batch` must be at least 1 configuration, but is {batch}.")
     _check_samples(features, labels, weights, binary=loss is not erm.squared)
     features = _floating(jnp.asarray(features))
     dtype = features.dtype

@@ -199,10 +199,6 @@ def test_it_says_what_was_compared_and_what_is_too_small(people, done):
     assert few < 30
     assert f"conclude anything: {', '.join(small)}" in said
     assert f"{NAMES[0]} with a positive label ({few})" in said
-    first, second = sorted(sizes)[:2]
-    bound = np.sqrt(-np.log(0.05) / 2) * np.sqrt(1 / first + 1 / second)
-    assert f"of {first} and {second} rows" in said
-    assert f"below a KS distance of {bound:.2g} in 90%" in said
     assert sorted(path.name for path in out.iterdir()) == [
         "gaps.csv", "gaps.png", "groups.csv", "report.md", "scores.png",
     ]  # fmt: skip
@@ -213,8 +209,9 @@ def test_it_says_what_was_compared_and_what_is_too_small(people, done):
     assert "![gaps between groups with their intervals](gaps.png)" in report
     for name in ("scores", "gaps"):
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-    # Rows of different weights have no exact limits.
+    # Rows of different weights have no exact limits, and no law of their distance.
     assert "confidence" not in said
+    assert "By chance" not in said
 
 
 def test_it_says_what_the_rows_can_tell(people, done):
@@ -227,6 +224,11 @@ def test_it_says_what_the_rows_can_tell(people, done):
         " ".join(result.stdout.split()),
     )
     assert [row[0] for row in said] == ["selection rates", "true positive rates"]
+    first, second = sorted(np.sum(people.groups == name) for name in NAMES)[:2]
+    bound = np.sqrt(-np.log(0.05) / 2) * np.sqrt(1 / first + 1 / second)
+    words = " ".join(result.stdout.split())
+    assert f"of {first} and {second} rows" in words
+    assert f"below a KS distance of {bound:.2g} in 90%" in words
     chosen, everyone = people.scores > 0.5, np.ones(N)
     for row, part in zip(said, (everyone > 0, people.labels), strict=True):
         low, high, half = (float(row[i]) for i in (1, 2, 7))
@@ -301,12 +303,12 @@ BAD = [
     (GOOD, ["--draws", "0"], "`--draws` must be at least 1"),
     (GOOD, ["--label", "yy"], "`--label` names 'yy', which is no column"),
     (GOOD, ["--label", "p"], "`--score` and `--label` both name 'p'"),
-    (GOOD, ["--label", "y", "--positive", "3"], "`positive` = '3' does not occur"),
+    (GOOD, ["--label", "y", "--positive", "3"], "`--positive` = '3' does not occur"),
     (GOOD.replace("0.2", "a"), [], "data row 2 says 'a'"),
     (GOOD.replace("M", "F"), [], "have 1 value here"),
     (GOOD.replace(",0\n", ",\n"), ["--label", "y"], "is empty in data row 1"),
     (GOOD.replace(",0\n", ",1\n"), ["--label", "y"], "`--label`: column 'y' must hold"),
-    (GOOD.replace(",0\n", ",no\n"), ["--label", "y"], "`positive` must name"),
+    (GOOD.replace(",0\n", ",no\n"), ["--label", "y"], "`--positive` must name"),
     ("", [], "different column names"),
 ]
 
@@ -333,3 +335,32 @@ def test_an_input_is_not_replaced_by_a_result(tmp_path):
     assert result.exit_code == 2
     assert "`--out`" in result.stderr
     assert path.read_text() == GOOD
+
+
+def test_rows_without_weight_are_no_evidence(tmp_path):
+    rng = np.random.default_rng(0)
+    path = tmp_path / "scores.csv"
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        rows = csv.writer(stream)
+        rows.writerow(["p", "g", "w", "y"])
+        for i in range(200):
+            b = i >= 94
+            rows.writerow([rng.random(), "ab"[b], int(not b or i < 99), i % 2])
+    out = tmp_path / "out"
+    options = ["--score", "p", "--group", "g", "--weight", "w", "--label", "y"]
+    result = invoke(path, *options, "--draws", "5", "--out", out)
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.stdout.split())
+    bound = (np.log(20) / 2 * (1 / 94 + 1 / 5)) ** 0.5
+    assert "two groups of 5 and 94 rows" in said
+    assert f"stay below a KS distance of {bound:.2g}" in said
+    few = "b (5), b with a positive label (2), b without a positive label (3)"
+    assert f"too few to conclude anything: {few}" in said
+    head, groups = read(out / "groups.csv")
+    assert [groups[g][head.index("rows") - 1] for g in "ab"] == [94, 5]
+    assert groups["b"][head.index("positives") - 1] == 2
+    text = path.read_text(encoding="utf-8").replace(",b,1,", ",b,2,")
+    path.write_text(text, encoding="utf-8")
+    result = invoke(path, *options, "--draws", "5")
+    assert result.exit_code == 0, result.output
+    assert "By chance alone" not in result.stdout

@@ -568,6 +568,15 @@ def errors(data):
             scores, groups, n_groups=G, sigma=float("inf")
         ),
         "hold 1 to": lambda: fit(scores[:0], groups[:0], n_groups=G),
+        "`scores` must have one number": lambda: fit(
+            scores[:, None], groups, n_groups=G
+        ),
+        "`scores` must have one number per": lambda: apply(
+            fitted, scores[:, None], groups
+        ),
+        "`repair` must be one number": lambda: apply(
+            fitted, scores, groups, repair=np.array([0.5, 1.0])
+        ),
         "exactly one": lambda: bary.repair_for(fitted),
         "`unfairness` must be at least": lambda: bary.repair_for(
             fitted, unfairness=-1.0

@@ -759,3 +759,25 @@ def test_equal_opportunity_on_adult():
     gap = abs(rates[0].mean() - rates[1].mean())
     np.testing.assert_allclose(found.largest.estimate[0], gap, rtol=1e-5)
     assert 0 < found.largest.low[0] < gap < found.largest.high[0] < gap + 0.07
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("hoeffding", {"value_range": (1, 0)}, "low < high, but is \\(1.0, 0.0\\)"),
+        ("bernstein", {"value_range": (0, np.inf)}, "`value_range` must be"),
+        ("bernstein", {"deviation": -1.0}, "`deviation` must be at least 0"),
+        ("binomial", {"rate": 10}, "`rate` must lie in \\[0, 1\\], but is 10"),
+        ("binomial", {"rate": -0.1}, "`rate` must lie in"),
+        ("rademacher", {"norm": -1.0}, "`norm` must be at least 0"),
+        ("rademacher", {"lipschitz": np.nan}, "`lipschitz` must be at least 0"),
+        ("rademacher", {"value_range": (2, 2)}, "`value_range` must be"),
+    ],
+)
+def test_impossible_plans_are_refused(name, options, message):
+    """A range turned around was a negative width, and one sample enough for it."""
+    width = partial(WIDTHS[name], **options)
+    with pytest.raises(ValueError, match=message):
+        width(100)
+    with pytest.raises(ValueError, match=message):
+        bounds.samples_for(0.05, width=width)

@@ -1,5 +1,7 @@
 """Losses and risks against plain NumPy, scikit-learn, and loops over cells."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -165,3 +167,48 @@ def test_one_trace_for_equal_shapes(case):
     second = jitted(2 * scores, labels, groups)
     assert len(traces) == 1
     assert first != second
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_labels_of_other_codes_are_refused_by_losses_that_take_0_and_1(name, untyped):
+    scores, labels = jnp.array([1.0, 2.0]), jnp.array([1, -1])
+    loss = getattr(erm, name)
+    cond = notions.demographic_parity(jnp.array([0, 1]), n_groups=2)
+    calls = [
+        lambda labels, **w: erm.empirical_risk(scores, labels, loss=loss, **w),
+        lambda labels, **w: erm.conditional_risks(
+            scores, labels, cond if not w else alone, loss=loss
+        ),
+    ]
+    first = jnp.array([1.0, 0.0])
+    alone = notions.demographic_parity(jnp.array([0, 1]), n_groups=2, weights=first)
+    for call in calls:
+        if name == "squared":
+            call(labels)
+        else:
+            with pytest.raises(ValueError, match=r"\[0, 1\], but labels\[1\] = -1"):
+                call(labels)
+        # A sample that does not count may have any label; soft ones lie between.
+        call(labels, weights=first)
+        call(jnp.array([1.0, 0.25]))
+        with pytest.raises(ValueError, match=r"`labels` must be finite"):
+            call(jnp.array([1.0, jnp.nan]))
+
+
+def test_columns_and_means_are_no_scores_and_losses(untyped):
+    scores, labels = jnp.array([1.0, -1.0, 0.5]), jnp.array([1, 0, 1])
+    weights = jnp.ones(3)
+    risk = functools.partial(erm.empirical_risk, loss=erm.hinge)
+    for bad in (
+        lambda: risk(scores[:, None], labels),
+        lambda: risk(scores, labels[:, None]),
+        lambda: risk(scores, labels, weights=weights[:, None]),
+        lambda: jax.jit(risk)(scores[:, None], labels),
+        lambda: jax.jit(risk)(scores, labels, weights=weights[:, None]),
+    ):
+        with pytest.raises(ValueError, match=r"shape \(3,\), but has shape \(3, 1\)"):
+            bad()
+    with pytest.raises(ValueError, match="`loss` must be pointwise"):
+        erm.empirical_risk(scores, labels, loss=lambda f, y: erm.hinge(f, y).mean())
+    with pytest.raises(ValueError, match="at least one sample"):
+        risk(scores[:0], labels[:0])

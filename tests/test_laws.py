@@ -142,6 +142,21 @@ def test_arguments_are_known(function, rng):
 
 
 @every_member
+def test_a_column_in_place_of_numbers_is_refused(function, rng, untyped):
+    """Compared with a row, each of its entries would meet each of the others."""
+    given = arguments(function, jax.tree.map(jnp.asarray, problem(rng)))
+    for name, parameter in inspect.signature(function).parameters.items():
+        array = given.get(name)
+        table = "n k" in str(parameter.annotation) or "n g" in str(parameter.annotation)
+        if getattr(array, "shape", None) != (N,) or table:
+            continue
+        if function is notions.demographic_parity and name == "labels":
+            continue  # They are not read.
+        with pytest.raises(ValueError, match=r"shape \(24, 1\)"):
+            function(**given | {name: array[:, None]})
+
+
+@every_member
 def test_jit_equals_eager_with_one_trace(function, rng):
     jitted(function)(problem(rng))
     before = TRACES[function]

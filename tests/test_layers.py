@@ -36,7 +36,8 @@ LAYERS = {
     "_samples": Layer("checks", "jax numpy"),
     "notions": Layer("checks _samples", "jax numpy"),
     "_objective": Layer("checks notions", "jax"),
-    "erm": Layer("checks notions _objective _samples", "jax optax"),
+    "_losses": Layer("checks", "jax numpy optax"),
+    "erm": Layer("checks notions _losses _objective _samples", "jax numpy"),
     "orthogonality": Layer("checks notions streams _samples", "jax numpy"),
     "_kernel_functions": Layer("checks _samples", "jax numpy"),
     "_dual": Layer(packages="jax"),
@@ -129,7 +130,8 @@ LAYERS = {
     ),
     "_batches": Layer("checks", "jax numpy"),
     "training": Layer(
-        "checks erm _batches _checkpoints _meshes _processes sweeps", "jax numpy optax"
+        "checks erm _losses _batches _checkpoints _meshes _processes sweeps",
+        "jax numpy optax",
     ),
     "modules": Layer("erm barycenters training", "jax flax", lazy="orbax"),
     "_tables": Layer("checks _files", "numpy", lazy="pandas"),

@@ -620,3 +620,9 @@ def test_bootstrap_of_an_audit_contains_it(rng):
     assert (interval.low.rates < found.rates).all()
     assert (interval.high.rates > found.rates).all()
     assert interval.low.ks < interval.high.ks
+
+
+def test_a_threshold_must_be_a_number():
+    labels, groups = np.arange(4) % 2, np.arange(4) // 2
+    with pytest.raises(ValueError, match="`threshold` must be finite"):
+        metrics.audit(np.ones(4), labels, groups, n_groups=2, threshold=np.nan)

@@ -189,6 +189,11 @@ def test_bad_values_raise_and_say_where(groups, weights, message):
         ([], [], "at least one"),
         ([[0, 3]], [2], r"attributes\[1\] = 3"),
         ([[0], [0, 1]], [2, 2], r"as many entries as `attributes\[0\]`, 1, but has 2"),
+        (
+            [[0]] * 12,
+            [10] * 12,
+            "must have a product that 32 bits hold",
+        ),
     ],
 )
 def test_intersect_refuses_bad_attributes(attributes, sizes, message, untyped):
@@ -284,3 +289,19 @@ def test_bias_of_memberships_is_the_covariance_given_what_is_known(x64):
             means["codes"] - means["memberships"], bias, atol=1e-12
         )
         assert (np.abs(bias) > 0.01).all() == (chance is by_group)
+
+
+def test_unknown_codes_stay_unknown_when_joined():
+    joined = jax.jit(lambda a, b: notions.intersect([a, b], sizes=[2, 2])[0])
+    a, b = jnp.array([1, 0, 2, 1, 1]), jnp.array([-1, 3, 0, 1, 2**31 - 1])
+    assert joined(a, b).tolist() == [-1, -1, -1, 3, -1]
+
+
+def test_labels_of_minus_one_and_one_are_not_two_strata():
+    groups = np.array([0, 1, 0, 1])
+    for labels in (np.array([-1, -1, 1, 1]), jnp.array([-1.0, -1.0, 1.0, 1.0])):
+        with pytest.raises(ValueError, match="are -1 and 1: .* Map -1 to 0"):
+            notions.equalized_odds(groups, labels, n_groups=2)
+    # An unknown label among known ones is compared with nobody.
+    cond = notions.equalized_odds(groups, np.array([-1, 0, 0, 1]), n_groups=2)
+    assert cond.occupied.tolist() == [[True, True], [False, True]]

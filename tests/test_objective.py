@@ -136,3 +136,10 @@ def test_within_splits_each_stratum_of_a_notion(rng, x64):
         rows = slice(2 * task, 2 * task + 2)
         np.testing.assert_allclose(found.weights[rows], expected.weights, rtol=1e-7)
         np.testing.assert_array_equal(found.occupied[rows], expected.occupied)
+
+
+def test_a_column_of_scores_is_no_vector(rng, untyped):
+    outputs, batch = draw(rng)
+    column = outputs._replace(scores=outputs.scores[:, None])
+    with pytest.raises(ValueError, match=r"`outputs.scores` .* shape \(40, 1\)"):
+        composed()(column, batch, 1.0)

@@ -1,5 +1,6 @@
 import csv
 import itertools
+import re
 
 import jax
 import numpy as np
@@ -311,3 +312,15 @@ def test_a_failing_run_leaves_both_older_outputs(tmp_path, monkeypatch):
     assert result.stderr == "fairjax: disk full\n"
     assert out.read_text() == picture.read_text() == "older"
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_calibration_rows_without_weight_are_not_counted(people, tmp_path):
+    scores, groups = people
+    weights = np.where((groups == 0) | (np.cumsum(groups) <= 4), 1, 0)
+    path = write(tmp_path / "scores.csv", scores, groups, w=weights.tolist())
+    result = invoke(path, *OPTIONS, "--weight", "w", "--out", tmp_path / "fair.csv")
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.stdout.split())
+    assert f"these scores themselves, {weights.sum()} rows." in said
+    assert f"two groups of 4 and {(groups == 0).sum()} rows" in said
+    assert re.search(r"calibration groups of fewer than 30 rows: .*M \(4\)", said)

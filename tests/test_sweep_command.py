@@ -161,6 +161,10 @@ BAD = [
     (["--sensitive", "x1"], "`--sensitive` has no use with `--dataset toy`"),
     (["--without-sensitive"], "`--without-sensitive` has no use"),
     (["--target", "x1"], "`--target` has no use with `--dataset toy`"),
+    (["--model", "mlp", "--widths", "inf"], "`--widths` must be whole numbers from 1"),
+    (["--model", "mlp", "--widths", "nan"], "`--widths` must be whole numbers from 1"),
+    (["--model", "mlp", "--widths", "1e18"], "`--widths` must be whole numbers from 1"),
+    (["--ridges", "1e60"], "Rescale it, or set `--float64`"),
     (["--sep", ";"], "`--sep` has no use with `--dataset toy`"),
     (
         ["--dataset", "adult", "--target", "income", "--target", "occupation"],
@@ -267,6 +271,21 @@ def test_a_failing_run_leaves_older_output_as_it_was(
     result = invoke(*SMALL, "--strengths", "0,1", "--out", out)
     assert result.exit_code != 0
     assert contents(out) == before
+
+
+def test_networks_that_explain_nothing_are_shown_and_none_is_selected(tmp_path):
+    if "FAIRJAX_DATA_DIR" not in os.environ:
+        pytest.skip("FAIRJAX_DATA_DIR is not set")
+    result = invoke(
+        "--dataset", "student", "--model", "mlp", "--widths", "2", "--epochs", "1",
+        "--strengths", "0", "--out", tmp_path,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "None is selected: no point has a validation explained" in result.stdout
+    with (tmp_path / "results.csv").open(newline="") as stream:
+        (row,) = csv.DictReader(stream)
+    assert float(row["cv_accuracy"]) < 0
+    assert row["selected"] == "0"
 
 
 @pytest.mark.parametrize("name", ["compas", "german"])
@@ -445,13 +464,13 @@ def test_school_is_swept_with_one_network_for_all_tasks(tmp_path):
         ),
         (
             ["--model", "kernel-svm", "--bandwidths", "0", "--rows", "100"],
-            "`bandwidths` must be above 0",
+            "`--bandwidths` must be above 0",
         ),
         (
             ["--model", "kernel-svm", "--strengths", "2", "--rows", "100"],
-            "`strengths` of kernel machines must be in [0, 1]",
+            "`--strengths` of kernel machines must be in [0, 1]",
         ),
-        (["--model", "mlp", "--widths", "0.5"], "`--widths` must be positive whole"),
+        (["--model", "mlp", "--widths", "0.5"], "`--widths` must be whole numbers"),
         (["--confidence", "0.9"], "`--confidence` has no use without `--guarantee`"),
         (["--guarantee", "0"], "`--guarantee` must lie in (0, 1)"),
         (["--guarantee", "0.1", "--confidence", "95"], "`--confidence` must lie in"),
