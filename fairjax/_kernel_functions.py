@@ -121,7 +121,9 @@ def energy(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"
 
     Returns:
         The table, at most 0. Its gradient is 0 where two samples coincide, and where
-        float32 cannot tell whether they do. Cost O(n m d).
+        float32 cannot tell whether they do. There, coordinates beyond 4e18 / d count as
+        that, so that squares stay finite, and distances below 1e-19 are 0: rescale such
+        samples. Cost O(n m d).
 
     Example:
         >>> energy(jnp.zeros((1, 1)), jnp.ones((2, 1))).tolist()
@@ -208,6 +210,8 @@ def squared_distances(
 
 def distances(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
     """Euclidean distances, 0 with gradient 0 where rounding hides them; O(n m d).
+
+    In float32 of coordinates up to 4e18 / d, and not below 1e-19: see `energy`.
 
     Example:
         >>> distances(jnp.zeros((1, 2)), jnp.array([[3.0, 4.0]])).tolist()

@@ -126,7 +126,8 @@ def energy_distance(
 
     Returns:
         The energy distance [units of the samples], 0 where it cannot be estimated; its
-        gradient is 0 between samples that coincide. Cost as for `mmd_squared`.
+        gradient is 0 between samples that coincide. Float32 limits the size of samples
+        as `kernels.energy` says. Cost as for `mmd_squared`.
 
     Raises:
         ValueError: as in `mmd_squared`.

@@ -160,3 +160,12 @@ def test_median_heuristic_is_the_median_of_pairs(rng, x64):
 def test_bad_input_is_refused_at_the_door(call, message, untyped):
     with pytest.raises(ValueError, match=message):
         call(jnp.ones((3, 2)))
+
+
+def test_distances_in_float32_hold_where_the_docstring_says():
+    for size in (1e-18, 1.0, 1e18):
+        x, y = jnp.array([[size]]), jnp.array([[3 * size]])
+        np.testing.assert_allclose(kernels.energy(x, y), [[-2 * size]], rtol=1e-6)
+    # Beyond, they are bounded and never NaN.
+    far = jnp.array([[3e38], [-3e38]])
+    assert np.isfinite(kernels.energy(far, far)).all()
