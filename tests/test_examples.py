@@ -24,7 +24,9 @@ def test_example_runs(script, tmp_path):
     text = script.read_text(encoding="utf-8")
     if not folder and any(loader in text for loader in FILES):
         pytest.skip("FAIRJAX_DATA_DIR is not set")
-    # The example runs in a folder of its own, where its output goes.
+    # They compile far longer than they run, so that few optimisations are quicker. Each
+    # runs in a folder of its own, where its output goes.
+    quick = {"MPLBACKEND": "agg", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     places = {"FAIRJAX_DATA_DIR": str(Path(folder).absolute())} if folder else {}
     done = subprocess.run(
         [sys.executable, "-W", "error", str(script), *options(script)],
@@ -32,7 +34,7 @@ def test_example_runs(script, tmp_path):
         text=True,
         check=False,
         cwd=tmp_path,
-        env=os.environ | places | {"MPLBACKEND": "agg"},
+        env=os.environ | places | quick,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.strip()
