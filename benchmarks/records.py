@@ -11,6 +11,9 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+# Fields that JSON may hold as words: "nan", "inf" or "-inf".
+NUMBERS = ("first", "median", "fastest", "slowest", "memory", "error")
+
 
 class Record(NamedTuple):
     """One measurement.
@@ -110,27 +113,41 @@ def times_ours(records: Iterable[Record]) -> list[float | None]:
 
 
 def finite(value):
-    """The same with None in place of NaN and infinities, which JSON does not have."""
+    """The same with words for NaN and infinities, which JSON does not have."""
     if isinstance(value, Mapping):
         return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
     if isinstance(value, bool | int | str) or value is None:
         return value
-    return float(value) if math.isfinite(value) else None
+    return float(value) if math.isfinite(value) else str(float(value))
 
 
 def to_json(record: Record) -> str:
     """One line of JSON."""
+    if record.memory is not None and math.isnan(record.memory):
+        record = record._replace(memory=None)  # Nobody could say.
     return json.dumps(finite(record._asdict()), allow_nan=False)
 
 
 def from_json(line: str) -> Record | None:
     """The record of a line; None for a line that holds none."""
     try:
-        return Record(**json.loads(line))
+        record = Record(**json.loads(line))
+        numbers = {name: getattr(record, name) for name in NUMBERS}
+        found = {k: None if v is None else float(v) for k, v in numbers.items()}
     except (ValueError, TypeError):
         return None
+    return record._replace(**found)
+
+
+def fault(record: Record) -> str:
+    """Why its seconds are none; empty where they are."""
+    laps = (record.first, record.median, record.fastest, record.slowest)
+    if all(lap is not None and 0 <= lap < math.inf for lap in laps):
+        return ""
+    words = ", ".join(map(str, laps))
+    return f"has no seconds for {record.alternative}, {record.case}: {words}"
 
 
 def number(value: float | None) -> str:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from fairjax import _canvas, _files
 
 from .picture import draw
-from .records import Record, finite, from_json, heading, line
+from .records import Record, fault, finite, from_json, heading, line
 from .report import table, with_shares
 
 HERE = Path(__file__).parent
@@ -127,14 +127,17 @@ def measured_ceilings(script: Path, run: Run, *, smoke: bool) -> Run:
 
 def add_records(name: str, script: Path, run: Run, *, smoke: bool) -> None:
     """Runs one benchmark and adds what it yields, and how it failed if it did."""
-    place = None
+    place, wrong = None, ""
     count = len(run.records)
 
     def take(text: str) -> bool:
-        nonlocal place
+        nonlocal place, wrong
         record = from_json(text)
         if record is None:
             return False
+        if words := fault(record):
+            wrong = wrong or words
+            return True
         if record.place != place:
             place = record.place
             print(heading(record))
@@ -142,15 +145,15 @@ def add_records(name: str, script: Path, run: Run, *, smoke: bool) -> None:
         run.records.append(record)
         return True
 
-    trouble = ask(script, smoke=smoke, take=take)
-    if not trouble and len(run.records) == count:
-        trouble = "yielded no record"
-    if trouble:
-        run.failures[name] = trouble
+    wrong = ask(script, smoke=smoke, take=take) or wrong
+    if not wrong and len(run.records) == count:
+        wrong = "yielded no record"
+    if wrong:
+        run.failures[name] = wrong
 
 
 def as_json(run: Run) -> str:
-    """The whole run; NaN and infinities are null."""
+    """The whole run; NaN and infinities are words."""
     content = run.about | {
         "ceilings": run.ceilings,
         "failures": run.failures,

@@ -11,13 +11,15 @@ import json
 import math
 import os
 import pathlib
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import Jaxpr, Literal
 from jaxtyping import PyTree
 
 from . import _files, _processes
@@ -73,18 +75,86 @@ class Store:
 
 def describe(name: str, tree: PyTree) -> dict[str, str]:
     """Lines of a manifest: form and hash of every array of a pytree."""
-    lines = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        plain = np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
-        digest = hashlib.sha256(np.ascontiguousarray(plain).tobytes()).hexdigest()
-        lines[name + jax.tree_util.keystr(path)] = f"{form(leaf)} sha256:{digest}"
-    return lines
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {name + jax.tree_util.keystr(path): content(leaf) for path, leaf in leaves}
+
+
+def content(leaf: Any) -> str:
+    """Form and hash of an array."""
+    plain = np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
+    return f"{form(leaf)} sha256:{hashlib.sha256(plain.tobytes()).hexdigest()}"
 
 
 def describe_form(name: str, tree: PyTree) -> dict[str, str]:
     """Lines of a manifest: form of every array of a pytree."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {name + jax.tree_util.keystr(path): form(leaf) for path, leaf in leaves}
+
+
+def describe_program(name: str, program: Any) -> dict[str, str]:
+    """A line of a manifest: hash of all that a traced function does.
+
+    It is the same in every process and on every device: it holds no address, no name
+    of a variable, and no order of a set. What host callbacks do is not seen.
+
+    Args:
+        name: of the line.
+        program: from `jax.make_jaxpr`.
+    """
+    text = "\n".join(_lines_of(program))
+    return {name: f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"}
+
+
+def without_addresses(text: str) -> str:
+    """What `repr` says of an object, in any process."""
+    return re.sub(r"\b0x[0-9a-f]+", "", text)
+
+
+def _lines_of(program: Any) -> list[str]:
+    """A line per operation, whose arguments are numbered as they appear."""
+    jaxpr: Jaxpr = getattr(program, "jaxpr", program)
+    given = [*jaxpr.constvars, *jaxpr.invars]
+    numbers = {var: i for i, var in enumerate(given)}
+    lines = [_forms(given), _told(getattr(program, "consts", ()))]
+
+    def read(atoms: Sequence[Any]) -> str:
+        return _told(
+            [
+                [str(atom.aval), atom.val]
+                if isinstance(atom, Literal)
+                else numbers[atom]
+                for atom in atoms
+            ]
+        )
+
+    for eqn in jaxpr.eqns:
+        taken, made = read(eqn.invars), _forms(eqn.outvars)
+        for var in eqn.outvars:
+            numbers[var] = len(numbers)
+        lines.append(f"{eqn.primitive} {taken} {made} {_told(eqn.params)}")
+    return [*lines, read(jaxpr.outvars)]
+
+
+def _forms(variables: Sequence[Any]) -> str:
+    return " ".join(str(var.aval) for var in variables)
+
+
+def _told(value: Any) -> str:
+    """A parameter of an operation, in words."""
+    if hasattr(value, "eqns"):
+        return f"({'; '.join(_lines_of(value))})"
+    if isinstance(value, jax.Array) or hasattr(value, "__array__"):
+        return content(value)
+    if isinstance(value, dict):
+        return _told(sorted((str(key), item) for key, item in value.items()))
+    if isinstance(value, set | frozenset):
+        return f"{{{', '.join(sorted(map(_told, value)))}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_told, value))}]"
+    if callable(value):
+        # Rules of derivatives and of batching: what they gave is in the program.
+        return getattr(value, "__qualname__", type(value).__name__)
+    return without_addresses(repr(value))
 
 
 def digest(manifest: dict[str, str]) -> bytes:
@@ -99,14 +169,14 @@ def claim(directory: pathlib.Path, manifest: dict[str, str]) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         for left in directory.glob("*.orbax-checkpoint-tmp*"):
             shutil.rmtree(left, ignore_errors=True)  # By a process that was killed.
-        found = json.loads(file.read_bytes()) if file.exists() else None
+        found = _manifest_in(file)
+        if found is None:
+            _files.write_whole({file: lambda stream: stream.write(_text(manifest))})
     except OSError as error:
         raise ValueError(
             f"`checkpoint` must be a directory that can be written: {error}."
         ) from error
-    except ValueError:
-        found = None  # Damaged; the stamp inside each chunk still tells whose it is.
-    if isinstance(found, dict) and found != manifest:
+    if found is not None and found != manifest:
         names = sorted(manifest.keys() | found.keys())
         differ = "; ".join(
             f"{name} is {found.get(name, 'absent')} there, "
@@ -118,8 +188,15 @@ def claim(directory: pathlib.Path, manifest: dict[str, str]) -> None:
             f"`checkpoint` {directory} holds another sweep: {differ}. Name another "
             f"directory, or delete this one to start afresh."
         )
-    if found is None:
-        _files.write_whole({file: lambda stream: stream.write(_text(manifest))})
+
+
+def _manifest_in(file: pathlib.Path) -> dict[str, str] | None:
+    """None where there is none, or a damaged one: chunks still tell whose they are."""
+    try:
+        found = json.loads(file.read_bytes()) if file.exists() else None
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _text(manifest: dict[str, str]) -> bytes:
@@ -133,14 +210,14 @@ def store(at: pathlib.Path, stamp: str, values: PyTree) -> None:
     try:
         with _checkpointer() as checkpointer:
             checkpointer.save(at.absolute(), leaves, force=True)
+        seal = _text(_seal(at, stamp))
+        _files.write_whole({_seal_of(at): lambda stream: stream.write(seal)})
     except Exception as error:  # Storage libraries raise almost anything.
-        words = str(error).strip().splitlines()[0]
+        words = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
-            f"`checkpoint` {at.parent} cannot be written: {words} Make room, or name "
-            f"another directory."
+            f"`checkpoint` {at.parent} cannot be written: {words.rstrip('.')}. Make "
+            f"room, or name another directory."
         ) from error
-    seal = _text(_seal(at, stamp))
-    _files.write_whole({_seal_of(at): lambda stream: stream.write(seal)})
 
 
 def load(at: pathlib.Path, stamp: str, info: PyTree) -> PyTree | None:
@@ -164,11 +241,12 @@ def load(at: pathlib.Path, stamp: str, info: PyTree) -> PyTree | None:
 
 
 def _checkpointer() -> Any:
-    """For the first process alone, which tells the others what it finds."""
+    """For this process alone: where several share a directory, the first has it."""
     import orbax.checkpoint as ocp
 
+    own = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(
-        primary_host=0, active_processes={0}, barrier_sync_key_prefix="fairjax"
+        primary_host=own, active_processes={own}, barrier_sync_key_prefix="fairjax"
     )
     handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
     return ocp.Checkpointer(handler, multiprocessing_options=alone)

@@ -4,6 +4,7 @@ Either one program runs on all devices, each having its rows (`program`), or eac
 runs programs of its own on its rows and results are put together (`share`).
 """
 
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -20,9 +21,18 @@ def check(mesh: Any, m: int, *, name: str = "points") -> Mesh:
     """The mesh, its axes such that JAX moves what does not lie as it should.
 
     Raises:
-        ValueError: unless it is one, of at most m devices.
+        ValueError: unless it is one, of at most m devices, and those of this process
+            alone or of all processes.
     """
-    mesh = _rows.as_auto(mesh)
+    mesh = _rows.auto_of(mesh)
+    owners = {device.process_index for device in mesh.devices.flat}
+    if owners not in ({jax.process_index()}, {*range(jax.process_count())}):
+        raise ValueError(
+            f"`mesh` must hold devices of this process alone or of all "
+            f"{jax.process_count()}, but holds those of {sorted(owners)} in process "
+            f"{jax.process_index()}. Make it of `jax.local_devices()` or "
+            f"`jax.devices()`."
+        )
     if m < mesh.size:
         raise ValueError(
             f"`{name}` must be at least as many as the {mesh.size} devices of `mesh`, "
@@ -32,8 +42,15 @@ def check(mesh: Any, m: int, *, name: str = "points") -> Mesh:
 
 
 def several(mesh: Mesh | None) -> bool:
-    """Whether processes must agree on what they do."""
-    return mesh is not None and jax.process_count() > 1
+    """Whether processes share the points, and so must agree on what they do."""
+    return mesh is not None and mesh.is_multi_process
+
+
+def apart(mesh: Mesh | None) -> contextlib.AbstractContextManager[Any]:
+    """Outside of `jax.set_mesh` where there is a mesh: two would be one too many."""
+    if mesh is None or jax.sharding.get_abstract_mesh().empty:
+        return contextlib.nullcontext()
+    return jax.set_mesh(None)
 
 
 def everywhere(mesh: Mesh | None) -> NamedSharding | None:

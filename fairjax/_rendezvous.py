@@ -6,7 +6,6 @@ once: JAX learns of it with the next collective, or when heartbeats fail to come
 """
 
 import contextlib
-import math
 import selectors
 import socket
 import sys
@@ -17,7 +16,7 @@ from typing import NamedTuple
 
 from . import _terminal
 
-WAIT = 60.0  # seconds
+WAIT, LONGEST = 60.0, 604_800.0  # seconds
 _AUTO = "auto"
 _LETTERS = 1024  # of a message between processes
 
@@ -52,8 +51,11 @@ def place(
         "--processes": processes,
         "--process-id": process_id,
     }
-    if wait is not None and not (math.isfinite(wait) and wait > 0):
-        raise ValueError(f"`--wait` must be seconds above 0, but is {wait:g}.")
+    if wait is not None and not 0 < wait <= LONGEST:
+        raise ValueError(
+            f"`--wait` must be seconds above 0, at most {LONGEST:g}, a week, but is "
+            f"{wait:g}."
+        )
     limit = WAIT if wait is None else wait
     if coordinator == _AUTO:
         if processes is not None or process_id is not None:

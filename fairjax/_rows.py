@@ -1,15 +1,33 @@
 """Rows over all devices of a mesh: how arrays are cut, and what each device does."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Shaped
 
 
 def as_auto(mesh: Any) -> Mesh:
+    """`auto_of` a mesh, for arrays that lie on it already.
+
+    Raises:
+        ValueError: likewise, and where `jax.set_mesh` has made axes explicit, which
+            JAX does not mix with such arrays.
+    """
+    context = jax.sharding.get_abstract_mesh()
+    if AxisType.Explicit in context.axis_types:
+        raise ValueError(
+            "`mesh` must not be used inside `jax.set_mesh` with explicit axes, but "
+            f"those are {context.axis_names}. Leave it, and lay rows with "
+            f"`sharding.shard_rows`."
+        )
+    return auto_of(mesh)
+
+
+def auto_of(mesh: Any) -> Mesh:
     """The mesh, its axes such that JAX moves what does not lie as it should.
 
     Raises:
@@ -64,7 +82,48 @@ def on_each(
 
 def padded(array: Array, mesh: Mesh | None, *, mode: str = "constant") -> Array:
     """As many rows on each device; those of `sharding.shard_rows` stay as they are."""
-    extra = 0 if mesh is None else -array.shape[0] % mesh.size
+    if mesh is None:
+        return array
+    array = untyped(array)
+    extra = -array.shape[0] % mesh.size
     if not extra:
         return array
     return jnp.pad(array, [(0, extra)] + [(0, 0)] * (array.ndim - 1), mode=mode)
+
+
+def untyped(array: Array) -> Array:
+    """The array where it is; its type does not tell any more where that is.
+
+    Rows that `jax.device_put` lays on a mesh of `jax.make_mesh` have such types, which
+    JAX does not mix with others.
+    """
+    lying = jax.typeof(array).sharding
+    if AxisType.Explicit not in lying.mesh.axis_types:
+        return array
+    # Outside of `jit`, JAX 0.10 has no `shard_map` from one kind of axes to another.
+    retyped = jax.jit(_without_types, static_argnums=(0, 1))
+    return retyped(lying.mesh, lying.spec, array)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _without_types(
+    mesh: AbstractMesh, lying: PartitionSpec, array: Shaped[Array, "n ..."]
+) -> Shaped[Array, "n ..."]:
+    auto = mesh.update(axis_types=(AxisType.Auto,) * len(mesh.axis_names))
+    return jax.shard_map(
+        lambda own: own, mesh=auto, in_specs=lying, out_specs=lying, check_vma=False
+    )(array)
+
+
+def _to(mesh: AbstractMesh, lying: PartitionSpec, array: Array) -> Any:
+    return _without_types(mesh, lying, array), None
+
+
+def _back(mesh: AbstractMesh, lying: PartitionSpec, _: None, slope: Array) -> Any:
+    raise ValueError(
+        f"derivatives in rows that lie on a mesh need axes of `AxisType.Auto`, but "
+        f"{mesh.axis_names} are explicit. Lay the rows with `sharding.shard_rows`."
+    )
+
+
+_without_types.defvjp(_to, _back)

@@ -52,6 +52,14 @@ ring is worth its bytes, not their number. `divergences.mmd_random_features` all
 it whole, and one that raised alone would leave the others waiting. Check the rows of a
 process before `shard_rows`, which checks that they are finite. And pass such arrays to
 `jit` as arguments: JAX refuses to close over them.
+
+**Explicit axes**, those of `jax.make_mesh` unless told otherwise, may be those of any
+`mesh` here: `shard_rows` lays rows on the same devices by axes of `AxisType.Auto`, as
+all functions want them. Rows of your own `jax.device_put` should lie on such axes too.
+JAX carries explicit ones in the types of arrays and mixes neither with the other:
+functions with `mesh=` then give values but no derivatives, and those without may be
+refused by JAX. Inside `jax.set_mesh` with explicit axes, `shard_rows` and functions of
+rows raise; sweeps, training and frontiers with `mesh=` step outside for their work.
 """
 
 from typing import Any, NamedTuple
@@ -90,9 +98,9 @@ def shard_rows(rows: PyTree, *, mesh: Mesh) -> Sharded:
         holds `ceil(n / D)` rows, or of several processes as many as the fullest needs.
 
     Raises:
-        ValueError: for arrays that are not finite or differ in length, no rows, and a
-            `mesh` that is none; of several processes, in the one at fault, which ends
-            them all.
+        ValueError: for arrays that are not finite or differ in length, no rows, a
+            `mesh` that is none, and inside `jax.set_mesh` with explicit axes; of
+            several processes, in the one at fault, which ends them all.
 
     Example:
         >>> from fairjax import erm, notions, penalties
@@ -119,7 +127,9 @@ def shard_rows(rows: PyTree, *, mesh: Mesh) -> Sharded:
         raise ValueError("`rows` must hold arrays with at least one row each.")
     n = len(leaves[0])
     for leaf in leaves:
-        checks.check_length(leaf, n=n, name="rows", to="the first array of `rows`")
+        checks.check_length(
+            leaf, n=n, name="rows", to="the first array of `rows`", columns=True
+        )
         checks.check_finite(leaf, name="rows")
     here = [d for d in mesh.devices.flat if d.process_index == jax.process_index()]
     if not here:
@@ -167,7 +177,7 @@ def unshard_rows(rows: PyTree, mask: Bool[Array, " n"]) -> PyTree:
         [0.0, 2.0, 4.0, 6.0, 8.0]
     """
     for leaf in jax.tree.leaves(rows):
-        checks.check_length(leaf, n=mask.shape[0], name="rows", to="mask")
+        checks.check_length(leaf, n=mask.shape[0], name="rows", to="mask", columns=True)
     # Results may lie otherwise than the data that they came from.
     rows = jax.device_put(rows, mask.sharding)
     real = _own(mask)
@@ -175,6 +185,6 @@ def unshard_rows(rows: PyTree, mask: Bool[Array, " n"]) -> PyTree:
 
 
 def _own(array: Array) -> np.ndarray:
-    """What the devices of this process hold, in order."""
-    parts = sorted(array.addressable_shards, key=lambda part: part.index[0].start or 0)
-    return np.concatenate([np.asarray(part.data) for part in parts])
+    """What the devices of this process hold, in order; once where several do."""
+    parts = {part.index[0].start or 0: part.data for part in array.addressable_shards}
+    return np.concatenate([np.asarray(parts[start]) for start in sorted(parts)])

@@ -119,6 +119,8 @@ def fit_linear(
         through the solver are not defined: JAX refuses them.
     """
     smooth = _linear_fits.check_loss(loss)
+    if mesh is not None:
+        mesh = _rows.as_auto(mesh)
     if batch < 1:
         raise ValueError(f"`batch` must be at least 1 configuration, but is {batch}.")
     _check_samples(features, labels, weights, binary=loss is not erm.squared)
@@ -131,10 +133,12 @@ def fit_linear(
     settings = {name: jnp.asarray(a).astype(dtype) for name, a in settings.items()}
     mass = np.ones(features.shape[0], dtype) if weights is None else weights
     data = [jnp.asarray(a) for a in (features, labels, mass, directions)]
+    if mesh is not None:
+        data = [_rows.untyped(a) for a in data]
     if precision is None:
         precision = 1e-10 if dtype == jnp.float64 else 1e-6
     static = {"loss": smooth, "intercept": intercept, "precision": precision}
-    static["mesh"] = None if mesh is None else _rows.as_auto(mesh)
+    static["mesh"] = mesh
     m = shape[0] if shape else 1
     fit = _batched(*data, settings, size=min(batch, m), m=m, **static)
     refine = functools.partial(_refined, max_iterations=max_iterations, **static)

@@ -169,8 +169,9 @@ def run(
     Raises:
         ValueError: for points without a common leading axis, a chunk below 1, fewer
             points than devices, results that do not keep the batch axis, a call from
-            inside `jit`, a checkpoint that belongs to another sweep, or processes that
-            differ in points, data or options. Exceptions in `fn` pass through.
+            inside `jit`, a checkpoint that belongs to another sweep or cannot be
+            written, or processes that differ in points, data or options. Exceptions in
+            `fn` pass through.
 
     Example:
         >>> result = run(lambda p: 1 / p["lam"], grid(lam=[0.0, 2.0]), chunk=1)
@@ -189,48 +190,50 @@ def run(
         size = -(-size // mesh.size) * mesh.size
     if strategy is None:
         strategy = mapped if jax.default_backend() == "cpu" else vmapped
-    bound = jax.device_put(fn if isinstance(fn, Partial) else Partial(fn))
-    several = _meshes.several(mesh)
-    manifest = {}
-    if several or checkpoint is not None:
-        manifest = {"chunk": str(size), "tag": tag}
-        manifest["strategy"] = getattr(strategy, "__name__", type(strategy).__name__)
-        manifest |= _checkpoints.describe("points", points)
-        manifest |= _checkpoints.describe("data", bound.args)
-        manifest |= _checkpoints.describe("data", bound.keywords)
-    if several:
-        saved = {"saved": str(checkpoint is not None)}
-        digest = _checkpoints.digest(manifest | saved)
-        _processes.check_same(digest, what="`points`, data and options of a sweep")
-    bound = bound if mesh is None else jax.device_put(bound, _meshes.everywhere(mesh))
+    with _meshes.apart(mesh):
+        bound = jax.device_put(fn if isinstance(fn, Partial) else Partial(fn))
+        several = _meshes.several(mesh)
+        manifest = {}
+        if several or checkpoint is not None:
+            name = getattr(strategy, "__name__", type(strategy).__name__)
+            manifest = {"chunk": str(size), "tag": tag, "strategy": name}
+            manifest |= _checkpoints.describe("points", points)
+            manifest |= _checkpoints.describe("data", bound.args)
+            manifest |= _checkpoints.describe("data", bound.keywords)
+        if several:
+            saved = {"saved": str(checkpoint is not None)}
+            digest = _checkpoints.digest(manifest | saved)
+            _processes.check_same(digest, what="`points`, data and options of a sweep")
+        if mesh is not None:
+            bound = jax.device_put(bound, _meshes.everywhere(mesh))
 
-    def batch_at(start: int) -> PyTree:
-        rows = np.minimum(np.arange(start, start + size), m - 1)
-        return jax.tree.map(lambda leaf: leaf[rows], points)
+        def batch_at(start: int) -> PyTree:
+            rows = np.minimum(np.arange(start, start + size), m - 1)
+            return jax.tree.map(lambda leaf: leaf[rows], points)
 
-    def evaluate(bound: PyTree, batch: PyTree) -> PyTree:
-        return strategy(bound)(batch)
+        def evaluate(bound: PyTree, batch: PyTree) -> PyTree:
+            return strategy(bound)(batch)
 
-    program = _meshes.program(evaluate, mesh)
-    traced = program.trace(bound, batch_at(0))
-    _check_results(traced.out_info, size=size)
-    if manifest:
-        manifest |= _checkpoints.describe_form("results", traced.out_info)
-    store = _checkpoints.Store(
-        checkpoint, manifest, traced.out_info, part="chunk", several=several
-    )
+        program = _meshes.program(evaluate, mesh)
+        traced = program.trace(bound, batch_at(0))
+        _check_results(traced.out_info, size=size)
+        if manifest:
+            manifest |= _checkpoints.describe_form("results", traced.out_info)
+        store = _checkpoints.Store(
+            checkpoint, manifest, traced.out_info, part="chunk", several=several
+        )
 
-    compiled = None
-    chunks = []
-    for number, start in enumerate(range(0, m, size)):
-        values = store.load(number)
-        if values is None:
-            compiled = compiled or traced.lower().compile()
-            values = jax.device_get(compiled(bound, batch_at(start)))
-            store.save(number, values)
-        chunks.append(values)
-        if progress:
-            progress(min(start + size, m), m)
+        compiled = None
+        chunks = []
+        for number, start in enumerate(range(0, m, size)):
+            values = store.load(number)
+            if values is None:
+                compiled = compiled or traced.lower().compile()
+                values = jax.device_get(compiled(bound, batch_at(start)))
+                store.save(number, values)
+            chunks.append(values)
+            if progress:
+                progress(min(start + size, m), m)
     values = jax.tree.map(lambda *v: jnp.asarray(np.concatenate(v)[:m]), *chunks)
     finite = [
         jnp.isfinite(leaf).all(axis=tuple(range(1, leaf.ndim)))

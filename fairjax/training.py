@@ -10,7 +10,7 @@ The loop is yours to write as well: `fit` uses nothing that is not public.
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +20,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PyTree, Real
 
-from . import _checkpoints, _meshes, _processes, checks, sweeps
+from . import _checkpoints, _losses, _meshes, _processes, checks, sweeps
 from ._batches import Batches as Batches
 from ._batches import Plan, stratified
 from ._batches import stratified_batches as stratified_batches
@@ -163,9 +163,11 @@ def fit(
             several that `jax.distributed` has joined.
         progress: called as `progress(done, epochs)`; `sweeps.progress_bar`.
         checkpoint: a directory. Training goes on from the last state saved there, and
-            ends as if never interrupted, to the last bit on the same device.
-        tag: whatever else the result depends on, such as a version of the model; a
-            checkpoint under another tag is refused, as is one of other data.
+            ends as if never interrupted, to the last bit on the same device. One of
+            other data, other options or another program, in which model, objective and
+            optimizer are written out, is refused.
+        tag: whatever else the result depends on, such as what host callbacks do; a
+            checkpoint under another tag is refused.
 
     Returns:
         The trained parameters and their history. A point whose numbers are no longer
@@ -177,7 +179,8 @@ def fit(
             a cell without members where groups are compared within tasks, a batch too
             small for its cells, strengths or tolerances that are negative, arrays of
             different lengths, fewer models than devices, scores that are not one per
-            sample, a checkpoint of another training, or processes that differ.
+            sample, a checkpoint of another training or that cannot be written, or
+            processes that differ.
 
     Example:
         >>> from fairjax import datasets, erm, notions, penalties
@@ -239,46 +242,55 @@ def fit(
         mesh = _meshes.check(mesh, m, name="strength")
         rows = np.minimum(np.arange(-(-m // mesh.size) * mesh.size), m - 1)
         points = {name: np.asarray(column)[rows] for name, column in points.items()}
-    several = _meshes.several(mesh)
-    manifest = {}
-    if several or checkpoint is not None:
-        manifest = {"tag": tag, "every": str(every), "epochs": str(epochs)}
-        manifest |= _checkpoints.describe("points", points)
-        manifest |= _checkpoints.describe("data", data)
-    if several:
-        saved = {"saved": str(checkpoint is not None)}
-        digest = _checkpoints.digest(manifest | saved)
-        _processes.check_same(digest, what="points, data and options of a training")
-    data = data if mesh is None else jax.device_put(data, _meshes.everywhere(mesh))
-    begin = _meshes.program(
-        lambda _, points: strategy(functools.partial(_begin, setting, init))(points),
-        mesh,
-    )
-    advance = _meshes.program(
-        lambda data, state: strategy(
-            functools.partial(_advance, setting, plan, every, data)
-        )(state),
-        mesh,
-    )
-    state = begin((), points)
-    state = state if mesh is None else jax.device_get(state)
-    traced = advance.trace(data, (points, state))
-    if manifest:
-        manifest |= _checkpoints.describe_form("state", traced.out_info)
-    stored = _checkpoints.Store(
-        checkpoint, manifest, traced.out_info, part="epochs", several=several
-    )
-    histories, program = [], None
-    for number, start in enumerate(range(0, epochs, every)):
-        found = stored.load(number)
-        if found is None:
-            program = program or traced.lower().compile()
-            found = jax.device_get(program(data, (points, state)))
-            stored.save(number, found)
-        state, history = found
-        histories.append(history)
-        if progress:
-            progress(min(start + every, epochs), epochs)
+    begin = functools.partial(_begin, setting, init)
+    advance = functools.partial(_advance, setting, plan, every)
+    with _meshes.apart(mesh):
+        several = _meshes.several(mesh)
+        manifest = {}
+        if several or checkpoint is not None:
+            options = {
+                "batch_size": batch_size,
+                "by_label": plan is not None and by_label,
+                "clip": clip,
+                "epochs": epochs,
+                "every": every,
+                "patience": patience,
+                "strategy": getattr(strategy, "__name__", type(strategy).__name__),
+                "tag": tag,
+            }
+            manifest = {name: str(value) for name, value in options.items()}
+            manifest |= _checkpoints.describe("points", points)
+            manifest |= _checkpoints.describe("data", data)
+            manifest |= _programs(begin, advance, data, points)
+        if several:
+            saved = {"saved": str(checkpoint is not None)}
+            digest = _checkpoints.digest(manifest | saved)
+            what = "points, data, options and programs of a training"
+            _processes.check_same(digest, what=what)
+        if mesh is not None:
+            data = jax.device_put(data, _meshes.everywhere(mesh))
+        start = _meshes.program(lambda _, points: strategy(begin)(points), mesh)
+        state = start((), points)
+        state = state if mesh is None else jax.device_get(state)
+        traced = _meshes.program(
+            lambda data, state: strategy(functools.partial(advance, data))(state), mesh
+        ).trace(data, (points, state))
+        if manifest:
+            manifest |= _checkpoints.describe_form("state", traced.out_info)
+        stored = _checkpoints.Store(
+            checkpoint, manifest, traced.out_info, part="epochs", several=several
+        )
+        histories, program = [], None
+        for number, done in enumerate(range(0, epochs, every)):
+            found = stored.load(number)
+            if found is None:
+                program = program or traced.lower().compile()
+                found = jax.device_get(program(data, (points, state)))
+                stored.save(number, found)
+            state, history = found
+            histories.append(history)
+            if progress:
+                progress(min(done + every, epochs), epochs)
     history = jax.tree.map(
         lambda *parts: np.concatenate(parts, axis=1)[:, :epochs], *histories
     )
@@ -322,6 +334,23 @@ def evaluate(apply: Apply, params: PyTree, batch: Batch) -> Outputs:
         )
     scores = scores.reshape(n)
     return Outputs(scores, scores[:, None] if hidden is None else hidden)
+
+
+def _programs(
+    begin: Callable[..., _State],
+    advance: Callable[..., Any],
+    data: tuple[Batch, Batch | None, Array],
+    points: Mapping[str, Any],
+) -> dict[str, str]:
+    """What is done at one point, however many there are on however many devices."""
+    point = {
+        name: jax.ShapeDtypeStruct((), column.dtype) for name, column in points.items()
+    }
+    started, state = jax.make_jaxpr(begin, return_shape=True)(point)
+    stepped = jax.make_jaxpr(advance)(data, (point, state))
+    return _checkpoints.describe_program(
+        "program of the start", started
+    ) | _checkpoints.describe_program("program of an epoch", stepped)
 
 
 def _begin(setting: _Setting, init: Init, point: dict[str, Array]) -> _State:
@@ -512,6 +541,9 @@ def _check_samples(batch: Batch, objective: Objective, *, name: str) -> None:
             )
     checks.check_groups(
         batch.groups, n_groups=objective.n_groups, name=f"{name}.groups"
+    )
+    _losses.check_labels_of(
+        objective.loss, batch.labels, weights=batch.weights, name=f"{name}.labels"
     )
     if objective.n_tasks is None or batch.tasks is None:
         return

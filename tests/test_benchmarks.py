@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import matplotlib.image
 import pytest
@@ -111,12 +111,18 @@ def test_times_ours_compares_at_the_same_case_and_size():
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_numbers_that_json_lacks_are_null(value):
+def test_numbers_that_json_lacks_are_words(value):
     text = records.to_json(record(error=value, notes={"gap": value, "text": "x"}))
     again = records.from_json(text)
-    assert again.error is None
-    assert again.notes == {"gap": None, "text": "x"}
-    json.loads(text, parse_constant=lambda token: pytest.fail(token))
+    assert str(again.error) == str(value)
+    assert again.notes == {"gap": str(value), "text": "x"}
+    assert f"{value}" in records.line(again)
+    found = json.loads(text, parse_constant=lambda token: pytest.fail(token))
+    assert found["error"] == str(value)
+
+
+def test_memory_that_nobody_can_say_is_none():
+    assert records.from_json(records.to_json(record(memory=math.nan))).memory is None
 
 
 @pytest.mark.parametrize(
@@ -172,6 +178,7 @@ def test_table_holds_every_record_and_its_share():
     found = [
         record(operations=1e8, error=1e-6, error_is="relative to float64"),
         record("a|b", median=1.0, error=1e-3, error_is="relative to float64"),
+        record("c", median=1.0, error=math.nan, error_is="relative to float64"),
     ]
     text = report.table(about, CEILINGS, found, {"other": "ended with status 3"})
     rows = [line for line in text.splitlines() if line.startswith("| d = 2")]
@@ -180,12 +187,13 @@ def test_table_holds_every_record_and_its_share():
         "|  | 1.0e-06 |",
         "| d = 2 | 100 rows | a\\|b | 2.00 | 1.00 | 0.500 to 2.00 | 3 | 2.00 |  "
         "|  | 1.0e-03 |",
+        "| d = 2 | 100 rows | c | 2.00 | 1.00 | 0.500 to 2.00 | 3 | 2.00 |  |  | nan |",
     ]
     for part in (
         "jax 1.2.3",
         "(not finished)",
         "1e+09",
-        "error of fairjax, a|b: relative to float64",
+        "error of fairjax, a|b, c: relative to float64",
         "- other ended with status 3",
     ):
         assert part in text
@@ -233,6 +241,7 @@ def test_a_failure_does_not_sink_the_others(tmp_path, ceilings, capfd):
             "os.kill(os.getpid(), signal.SIGKILL)",
         ),
         "silent": script(tmp_path, "silent", "print('hello')"),
+        "timeless": yielding(tmp_path, "timeless", record(median=math.nan)),
         "good": yielding(
             tmp_path, "good", record(operations=1e8), record("torch", error=math.nan)
         ),
@@ -244,6 +253,7 @@ def test_a_failure_does_not_sink_the_others(tmp_path, ceilings, capfd):
         "fails": "ended with status 1",
         "killed": "killed by signal 9",
         "silent": "yielded no record",
+        "timeless": "has no seconds for fairjax, d = 2: 2.0, nan, nan, nan",
     }
     content = strict(folder / "run.json")
     assert content["failures"] == run.failures
@@ -256,7 +266,7 @@ def test_a_failure_does_not_sink_the_others(tmp_path, ceilings, capfd):
     assert names == [("killed", "fairjax"), ("toy", "fairjax"), ("toy", "torch")]
     assert content["records"][1]["share"] == pytest.approx(0.2)
     assert content["records"][2]["share"] is None
-    assert content["records"][2]["error"] is None
+    assert content["records"][2]["error"] == "nan"
     assert "## toy" in (folder / "table.md").read_text(encoding="utf-8")
     assert matplotlib.image.imread(folder / "seconds.png").std() > 0
     assert sorted(p.name for p in folder.iterdir()) == [
@@ -326,6 +336,30 @@ def test_a_place_that_cannot_be_written_is_told_before_the_work(tmp_path, capsys
     assert "taken" in told.err
     assert told.err.count("\n") == 1
     assert not told.out
+
+
+def test_a_pass_over_a_stream_lasts_until_the_next_one(monkeypatch):
+    pytest.importorskip("pyarrow")
+    monkeypatch.syspath_prepend(str(PACKAGE))
+    script = importlib.import_module("streamed_sweep")
+    now = [0.0]
+
+    def passes(stream, **options):
+        for work in (1, 10, 100):
+            assert list(stream) == ["chunk"]
+            now[0] += work
+
+    for module in (script.orthogonality, script.solvers):
+        for name in ("directions_stream", "fit_linear_stream"):
+            monkeypatch.setattr(module, name, passes, raising=False)
+    monkeypatch.setattr(script, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    class Stream(list):
+        n_groups = 2
+
+    _, laps = script.swept(Stream(["chunk"]), 2, ridge=0.1)
+    # The first pass looks at the values only.
+    assert laps == [10.0, 100.0]
 
 
 def command(*arguments):

@@ -311,6 +311,10 @@ def test_the_failure_of_one_process_is_told_by_all(tmp_path):
         (["--processes", 2, "--process-id", 0], "but `--coordinator` is missing"),
         (["--wait", 3], "`--wait` has no use without `--coordinator`"),
         (["--wait", 0, "--coordinator", "auto"], "`--wait` must be seconds above 0"),
+        (
+            ["--wait", 1e10, "--coordinator", "auto"],
+            "`--wait` must be seconds above 0, at most 604800, a week, but is 1e+10.",
+        ),
         (["--coordinator", "auto", "--processes", 2], "by itself. Leave them out"),
     ],
 )
@@ -459,7 +463,7 @@ def test_devices_and_directories_change_no_number(model, tmp_path):
         trace(data, strengths=[0.0, 0.25, 1.0], **options)
     if model == "network":
         other = options | {"learning_rate": 0.1}
-        with pytest.raises(ValueError, match="holds another sweep: tag is"):
+        with pytest.raises(ValueError, match="holds another sweep: .*tag is"):
             trace(data, strengths=[0.0, 0.5, 1.0], **other)
     with pytest.raises(ValueError, match="must be at least as many as the 2 devices"):
         trace(data, strengths=[0.0], **options)

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from fairjax import erm, notions, penalties, sweeps, training
+from fairjax import _checkpoints, erm, notions, penalties, sweeps, training
 from fairjax.training import fit
 
 N, D = 60, 3
@@ -210,6 +210,81 @@ def test_a_checkpoint_of_another_model_says_which_leaf_differs(data, tmp_path):
         train(data._replace(features=data.features + 1), epochs=2, checkpoint=tmp_path)
 
 
+EPOCH = "program of an epoch is sha256:.* there, sha256:.* here"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch_size": 16}, "batch_size is 20 there, 16 here"),
+        ({"by_label": False}, "by_label is True there, False here"),
+        ({"clip": 0.1}, "clip is None there, 0.1 here"),
+        ({"patience": 2}, "patience is None there, 2 here"),
+        ({"strategy": sweeps.vmapped}, "strategy is mapped there, vmapped here"),
+        ({"optimizer": optax.adam(0.06)}, EPOCH),
+        ({"objective": dataclasses.replace(OBJECTIVE, loss=erm.squared)}, EPOCH),
+        (
+            {
+                "objective": dataclasses.replace(
+                    OBJECTIVE, notion=notions.equalized_odds
+                )
+            },
+            EPOCH,
+        ),
+    ],
+)
+def test_a_checkpoint_of_another_training_is_refused(change, message, kept):
+    call, _ = kept
+    with pytest.raises(ValueError, match=message):
+        call(**change)
+
+
+def test_models_of_the_same_form_are_told_apart(kept):
+    call, found = kept
+    with pytest.raises(ValueError, match=EPOCH):
+        call(apply=lambda params, x: linear(params, 2 * x))
+    # Constants count with all their numbers.
+    shifts = np.zeros((2, 60_000), np.float32)
+    shifts[1, 30_000] = 1
+    lines = [
+        _checkpoints.describe_program("", jax.make_jaxpr(lambda x, s=s: x + s)(1.0))
+        for s in shifts
+    ]
+    assert lines[0] != lines[1]
+    with pytest.raises(ValueError, match="program of the start is sha256"):
+        call(init=lambda key: {"w": jnp.zeros(D), "b": jnp.zeros(())})
+    trees_equal(call(), found)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """A training with a checkpoint, and what it found."""
+    folder = tmp_path_factory.mktemp("kept")
+    random = np.random.default_rng(0)
+    data = erm.Batch(
+        jnp.asarray(random.normal(size=(N, D)), jnp.float32),
+        jnp.asarray(random.integers(2, size=N)),
+        jnp.arange(N) % 2,
+    )
+
+    def call(apply=linear, init=init, **change):
+        options = {"objective": OBJECTIVE, "optimizer": ADAM, "batch_size": 20}
+        options |= {"strategy": sweeps.mapped, "validation": data} | change
+        return fit(apply, init, data, epochs=2, checkpoint=folder, **options)
+
+    return call, call()
+
+
+def test_a_mesh_of_the_context_does_not_matter(data):
+    mesh = jax.make_mesh((2,), ("points",), devices=jax.devices()[:2])
+    call = functools.partial(
+        train, data, epochs=2, strength=jnp.array([0.0, 1.0]), mesh=mesh
+    )
+    with jax.set_mesh(mesh):
+        inside = call()
+    trees_equal(inside, call())
+
+
 def test_a_point_that_diverges_keeps_its_last_finite_state(data):
     def brittle(params, features):
         # Not finite as soon as the weights have grown.
@@ -317,6 +392,7 @@ def test_bad_settings_are_refused_at_the_door(options, message, data, untyped):
         ({"features": jnp.full((N, D), jnp.nan)}, "`train.features` must be finite"),
         ({"groups": jnp.full(N, 2)}, r"`train.groups` must be codes in \[0, 2\)"),
         ({"labels": jnp.zeros(3)}, "`train.labels` must have as many entries"),
+        ({"labels": jnp.arange(N) % 2 * 2 - 1}, r"`train.labels` must lie in \[0, 1\]"),
         ({"labels": jnp.zeros(N)}, "`by_label` needs classes"),
         ({"weights": jnp.ones(N)}, "`train.weights` must be None for mini-batches"),
     ],

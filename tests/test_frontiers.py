@@ -1,13 +1,24 @@
 import functools
 import logging
 import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fairjax import datasets, erm, frontiers, notions, orthogonality, sweeps
+from fairjax import (
+    _shared_fits,
+    datasets,
+    erm,
+    frontiers,
+    notions,
+    orthogonality,
+    sweeps,
+)
+from fairjax._shared_fits import words
 
 STRENGTHS = [0.0, 0.5, 1.0, 1.5]
 toy_linear = functools.partial(
@@ -183,6 +194,122 @@ def test_defaults_hold_the_constraint_itself():
     assert {0.0, 1.0, 2.0} <= set(shares.tolist())
     assert (np.diff(shares) > 0).all()
     assert len(frontiers.STRENGTHS[frontiers.penalty]) == 64
+
+
+def notion_of(weight):
+    """Functions that only differ in what they close over."""
+
+    def notion(groups, labels, *, n_groups, weights=None):
+        weights = jnp.where(labels == 1, 1.0, weight)
+        return notions.demographic_parity(groups, n_groups=n_groups, weights=weights)
+
+    return notion
+
+
+def test_a_checkpoint_of_another_closure_is_refused(toy, tmp_path):
+    points = {"strength": np.zeros(1)}
+    empty = np.zeros((2, 1, 2), int)
+    form = _shared_fits.form_of(
+        1, parts=2, counts=empty, width=2, measured=float, fitted=float, counted=int
+    )
+    nothing = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), form)
+
+    def fit(notion):
+        shared = _shared_fits.sharing(
+            toy, points, mesh=None, checkpoint=tmp_path, notion=notion
+        )
+        return shared.fit(lambda rows: nothing, form, part="train")
+
+    fit(notion_of(0.0))
+    with pytest.raises(ValueError, match="notion is .*notion_of.* sha256:"):
+        fit(notion_of(1.0))
+    fit(notion_of(0.0))
+
+
+class Bound:
+    def __init__(self, value):
+        self.value = value
+
+    def __call__(self, x):
+        return x + self.value
+
+
+def functions():
+    """Pairs of functions that a name does not tell apart."""
+    large = np.zeros((2, 2000))
+    large[1, 1000] = 1
+
+    def recursive(step):
+        def own(x):
+            return own(x - step) if x > 0 else x
+
+        return own
+
+    def default(value):
+        return lambda x, *, value=value: x + value
+
+    return {
+        "closure": (notion_of(0.0), notion_of(1.0)),
+        "code": (lambda x: x + 1, lambda x: x + 2),
+        "set": (lambda x: x in {"a", "b", "c"}, lambda x: x in {"a", "b", "d"}),
+        "nested": (lambda x: lambda: x + 1, lambda x: lambda: x + 2),
+        "names": (lambda x: np.sin(x), lambda x: np.cos(x)),
+        "default": (default(1), default(2)),
+        "recursion": (recursive(1), recursive(2)),
+        "array": tuple(functools.partial(max, values) for values in large),
+        "dtype": (jnp.zeros(2, int), jnp.zeros(2)),
+        "object": (Bound(1), Bound(2)),
+        "method": (Bound(1).__call__, Bound(2).__call__),
+        "jit": (jax.jit(notion_of(0.0)), jax.jit(notion_of(1.0))),
+    }
+
+
+def test_functions_are_told_by_what_they_do():
+    for name, pair in functions().items():
+        assert words(pair[0]) != words(pair[1]), name
+        assert words(pair[0]) == words(functions()[name][0]), name
+    assert words([64, "a", None]) == "[64, 'a', None]"
+    bound = functools.partial(erm.logistic, 0.5, labels=[1])
+    assert words(bound) == f"{words(erm.logistic)}(0.5, labels=[1])"
+    assert words(jax.nn.relu).startswith("jax._src.nn.functions.relu sha256:")
+
+
+def test_functions_are_told_alike_in_every_process():
+    """Whatever the order of sets, and with or without checks of types."""
+    program = """
+import sys
+sys.path.insert(0, "tests")
+if sys.argv[1] == "checked":
+    import jaxtyping
+    jaxtyping.install_import_hook("fairjax", "beartype.beartype")
+import jax, optax
+import test_frontiers as here
+from fairjax import _checkpoints, notions, penalties
+from fairjax._shared_fits import words
+for name, pair in here.functions().items():
+    print(name, words(pair))
+print(words(notions.equal_opportunity), words(penalties.mean_gap_info))
+mesh = jax.make_mesh((1, 1), ("b", "a"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+over = jax.P(("a", "b"))
+fn = jax.shard_map(jax.nn.relu, mesh=mesh, in_specs=over, out_specs=over)
+scalar = jax.ShapeDtypeStruct((), "float32")
+asked = lambda x: jax.pure_callback(abs, scalar, fn(x[None])[0])
+print(_checkpoints.describe_program("", jax.make_jaxpr(asked)(1.0)))
+"""
+    jobs = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, how],
+            env=os.environ | {"PYTHONHASHSEED": seed, "JAX_PLATFORMS": "cpu"},
+            cwd=os.path.dirname(os.path.dirname(__file__)),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for how, seed in (("plain", "1"), ("checked", "2"))
+    ]
+    told = [job.communicate(timeout=120)[0] for job in jobs]
+    assert told[0] == told[1]
+    assert told[0].count("sha256") > 20
+    assert "0x" not in told[0]
 
 
 def test_folds_reuse_one_program(toy, caplog):

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.tree_util import Partial
 
 from fairjax import sweeps
 
@@ -104,7 +105,9 @@ def pair(end, **others):
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     return [
-        START.format(port=port, own=own) + SWEEP + end.format(own=own, **others)
+        START.format(port=port, own=own)
+        + SWEEP
+        + end.format(own=own, other=1 - own, **others)
         for own in (0, 1)
     ]
 
@@ -123,6 +126,19 @@ for _ in range(2):
         assert "holds another sweep: chunk is 6 there, 16 here" in str(error), error
     else:
         raise AssertionError("not refused")
+# Devices of one process: its own points, files and business.
+own = jax.sharding.Mesh(np.array(jax.local_devices()), ("own",))
+for _ in range({own} + 1):
+    alone = sweeps.run(jnp.sin, jnp.arange(3.0) + {own}, mesh=own,
+        checkpoint={folder!r} + "/{own}")
+    np.testing.assert_allclose(alone.values, np.sin(np.arange(3.0) + {own}), rtol=1e-5)
+other = jax.sharding.Mesh(np.array(jax.devices()[1 - {own}:][:1]), ("other",))
+try:
+    sweeps.run(jnp.sin, jnp.arange(3.0), mesh=other)
+except ValueError as error:
+    assert "but holds those of [{other}] in process {own}." in str(error), error
+else:
+    raise AssertionError("not refused")
 try:
     other = Partial(fit, x + {own}, y, orthogonality.directions(x, cond))
     sweeps.run(other, points, mesh=mesh)
@@ -174,6 +190,24 @@ def test_one_device_with_a_checkpoint(tmp_path):
     again = sweeps.run(jnp.sin, points["lam"], mesh=mesh, chunk=2, checkpoint=tmp_path)
     np.testing.assert_array_equal(first.values, again.values)
     np.testing.assert_allclose(first.values, np.sin(np.linspace(0, 1, 5)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", jax.sharding.AxisType.__members__.values())
+def test_a_mesh_of_the_context_does_not_matter(kind):
+    if kind == jax.sharding.AxisType.Manual:
+        return
+    mesh = jax.make_mesh(
+        (2,), ("points",), devices=jax.devices()[:2], axis_types=(kind,)
+    )
+    data = np.arange(4.0, dtype=np.float32)
+    lying = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("points"))
+    bound = Partial(
+        lambda data, point: (data * point).sum(), jax.device_put(data, lying)
+    )
+    with jax.set_mesh(mesh):
+        found = sweeps.run(bound, jnp.arange(3.0), mesh=mesh)
+        assert jax.sharding.get_abstract_mesh().axis_names == ("points",)
+    assert found.values.tolist() == [0.0, 6.0, 12.0]
 
 
 def test_bad_meshes_are_refused(untyped):

@@ -122,6 +122,27 @@ def test_held_out_samples_have_all_cells_and_teach_nothing(toy):
     assert (one.cv_accuracy != other.cv_accuracy).any()
 
 
+def test_a_checkpoint_of_other_batches_is_refused(toy, tmp_path):
+    call = functools.partial(
+        frontiers.network,
+        toy,
+        notion=notions.demographic_parity,
+        on_scores=penalties.mean_gap_info,
+        strengths=[1.0],
+        widths=[2],
+        epochs=1,
+        checkpoint=tmp_path,
+    )
+
+    def stop(done, total):
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        call(batch_size=32, progress=stop)
+    with pytest.raises(ValueError, match="batch_size is 32 there, 128 here"):
+        call(batch_size=128)
+
+
 def test_real_labels_have_explained_variance_and_ks(rng):
     data = regression(rng)
     alone = data._replace(tasks=None, task_names=())

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from collectives import sent
+from jax.sharding import PartitionSpec as P
 from test_meshes import START, call
 
 from fairjax import (
@@ -346,6 +347,61 @@ def test_rows_come_back_in_order(mesh):
     # Results may lie anywhere.
     whole = jnp.arange(6)
     np.testing.assert_array_equal(sharding.unshard_rows(whole, mask), np.arange(5))
+
+
+def test_rows_on_several_devices_come_back_once(mesh):
+    x, mask = sharding.shard_rows(np.arange(5.0), mesh=mesh)
+    everywhere = jax.device_put(
+        mask, jax.sharding.NamedSharding(mask.sharding.mesh, P())
+    )
+    assert sharding.unshard_rows(x, everywhere).tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
+
+
+def test_rows_on_explicit_axes_give_values_and_no_derivatives(mesh, rng):
+    x, y = rng.normal(size=(2, 6, 2)).astype(np.float32)
+    assert mesh.axis_types == (jax.sharding.AxisType.Explicit,)
+    lie = partial(jax.device_put, device=jax.sharding.NamedSharding(mesh, P("rows")))
+    groups = np.arange(6) % 2
+
+    def gap(x, y, own, mesh):
+        kernel = partial(kernels.gaussian, bandwidth=1.0)
+        return divergences.mmd_squared(
+            x, y, x_weights=own == 0, y_weights=own == 1, kernel=kernel, mesh=mesh
+        )
+
+    for other in (x, y):
+        same = other is x
+        given = lie(x)
+        found = gap(given, given if same else lie(y), lie(groups), mesh)
+        np.testing.assert_allclose(found, gap(x, other, groups, None), rtol=1e-5)
+    fit = partial(solvers.fit_linear, loss=erm.squared, ridge=0.1)
+    expected = fit(jnp.asarray(x), jnp.asarray(groups)).coefficients
+    found = fit(lie(x), lie(groups), mesh=mesh).coefficients
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    with pytest.raises(
+        ValueError, match=r"\('rows',\) are explicit\. Lay the rows with"
+    ):
+        jax.grad(lambda x: gap(x, x, lie(groups), mesh))(lie(x))
+
+
+def test_inside_explicit_axes_rows_are_refused(mesh, rng):
+    x, labels = rng.normal(size=(4, 2)).astype(np.float32), np.array([0, 1, 0, 1])
+    refused = pytest.raises(
+        ValueError, match=r"inside `jax.set_mesh` with explicit axes.*\('rows',\)"
+    )
+    with jax.set_mesh(mesh):
+        with refused:
+            sharding.shard_rows(x, mesh=mesh)
+        with refused:
+            divergences.energy_distance(x, x, mesh=mesh)
+        with refused:
+            solvers.fit_linear(jnp.asarray(x), jnp.asarray(labels), mesh=mesh)
+    auto = jax.sharding.Mesh(mesh.devices, mesh.axis_names)
+    with jax.set_mesh(auto):
+        rows, _ = sharding.shard_rows(x, mesh=mesh)
+        found = divergences.energy_distance(rows, rows + 1, mesh=auto)
+    expected = divergences.energy_distance(jnp.asarray(x), jnp.asarray(x + 1))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_bad_rows_and_meshes_are_refused(mesh, untyped):

@@ -419,9 +419,10 @@ def continue_from(first, points, folder):
     assert (folder / "chunk-00001.json").stat().st_mtime_ns != was
 
 
-def test_a_damaged_manifest_does_not_let_foreign_chunks_in(tmp_path):
+@pytest.mark.parametrize("damaged", ["{", "[]", "3", '"x"', "null"])
+def test_a_damaged_manifest_does_not_let_foreign_chunks_in(damaged, tmp_path):
     sweeps.run(jnp.sin, jnp.zeros(2), checkpoint=tmp_path)
-    (tmp_path / "sweep.json").write_text("{")
+    (tmp_path / "sweep.json").write_text(damaged)
     result = sweeps.run(jnp.sin, jnp.ones(2), checkpoint=tmp_path)
     np.testing.assert_allclose(result.values, np.sin([1.0, 1.0]), rtol=1e-6)
     assert json.loads((tmp_path / "sweep.json").read_text())["chunk"] == "2"
@@ -431,6 +432,20 @@ def test_a_checkpoint_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="must be a directory that can be written"):
         sweeps.run(jnp.sin, jnp.zeros(2), checkpoint=tmp_path / "file")
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="nowhere to fail")
+def test_a_directory_that_takes_no_files_is_refused():
+    with pytest.raises(ValueError, match="must be a directory that can be written: "):
+        sweeps.run(jnp.sin, jnp.zeros(2), checkpoint="/proc")
+
+
+def test_a_directory_in_place_of_a_seal_is_told(tmp_path):
+    (tmp_path / "chunk-00000.json").mkdir()
+    with pytest.raises(
+        ValueError, match=r"is there and is no file\. Make room, or name"
+    ):
+        sweeps.run(jnp.sin, jnp.zeros(2), checkpoint=tmp_path)
 
 
 def test_a_failed_write_is_told_and_leaves_no_chunk_behind(tmp_path, monkeypatch):
