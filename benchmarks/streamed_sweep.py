@@ -63,6 +63,8 @@ COLUMNS = """
 class Counted:
     """A stream that notes when each pass over it starts."""
 
+    lasting = True  # As those of Parquet files are: nothing needs to be copied.
+
     def __init__(self, stream: Iterable[streams.Chunk]) -> None:
         self.stream, self.starts = stream, []
 

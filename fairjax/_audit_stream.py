@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Int, Real
+from jaxtyping import Array, ArrayLike, Float, Int, Real, Shaped
 
 from . import _measures, checks, notions, sketches
 from ._measures import Audit
@@ -43,9 +43,9 @@ def audit_stream(
         The audit; memory O(g b) and a chunk.
 
     Raises:
-        ValueError: for chunks that `audit` refuses, no chunk, weights that are all
-            zero, and where the histogram is coarser than `rank_error`: a first chunk
-            that is not like the others needs `edges`.
+        ValueError: for chunks and a threshold that `audit` refuses, no chunk, weights
+            that are all zero, and where the histogram is coarser than `rank_error`: a
+            first chunk that is not like the others needs `edges`.
 
     Example:
         >>> rows = [([1.0, -1.0], [1, 1], [0, 0]), ([2.0], [1], [1])]
@@ -54,7 +54,8 @@ def audit_stream(
         >>> numbers.equal_opportunity.item(), numbers.counts.tolist()
         (0.5, [[0, 0], [2, 1]])
     """
-    empty, number = None, -1
+    checks.check_finite(threshold, name="threshold")
+    empty, number, dtype = None, -1, np.dtype(np.float32)
     mass = np.zeros((2, n_groups, 2))
     counts = np.zeros((2, n_groups), np.int64)
     bins, offsets = 0.0, 0.0
@@ -79,17 +80,27 @@ def audit_stream(
         checks.check_nonnegative(weights, name=f"{place}weights")
         if not (weights > 0).any():
             continue
-        scores = scores.astype(np.float32)
-        decided = (scores > np.float32(threshold)).astype(int)
+        own = _floating(scores)
+        dtype = np.promote_types(dtype, own)
+        scores = scores.astype(own)
+        decided = (scores > own.type(threshold)).astype(int)
         np.add.at(counts, (positive, groups), weights > 0)
         np.add.at(mass, (positive, groups, decided), weights)
         if empty is None:
             if edges is None:
                 edges = _edges(scores[weights > 0])
-            empty = sketches.init(edges, n_groups=n_groups)
-        sketch = sketches.update(empty, scores, groups, weights=weights)
-        bins = bins + np.asarray(sketch.counts, np.float64)
-        offsets = offsets + np.asarray(sketch.offsets, np.float64)
+            checks.check_finite(edges, name="edges")
+            # Edges are scores too, and as such in the precision of the scores.
+            given = np.asarray(edges).astype(own).astype(np.float64)
+            with jax.enable_x64(True):
+                empty = sketches.init(given, n_groups=n_groups)
+        # Single precision would lose rows next to 2^24 others of the same chunk.
+        with jax.enable_x64(True):
+            sketch = sketches.update(
+                empty, scores.astype(np.float64), groups, weights=weights
+            )
+        bins = bins + np.asarray(sketch.counts)
+        offsets = offsets + np.asarray(sketch.offsets)
     if empty is None:
         raise ValueError(
             "`chunks` must hold rows of positive weight, but "
@@ -97,28 +108,45 @@ def audit_stream(
         )
     bins, offsets = np.asarray(bins), np.asarray(offsets)
     _check_bins(bins, offsets, rank_error)
-    whole = empty._replace(
-        counts=jnp.asarray(bins, empty.counts.dtype),
-        offsets=jnp.asarray(offsets, empty.counts.dtype),
+    # A power of 2, so that sums of weights that float32 cannot hold do no harm.
+    unit = 2.0 ** -np.frexp(mass.sum())[1]
+    whole = sketches.Sketch(
+        *(jnp.asarray(a, dtype) for a in (empty.edges, bins * unit, offsets * unit))
     )
     places = np.tile(np.arange(bins.shape[1]), n_groups)
-    dtype = empty.counts.dtype
-    return _condensed(
-        jnp.asarray(mass, dtype), jnp.asarray(counts), whole, jnp.asarray(places, dtype)
+    found = _condensed(
+        jnp.asarray(mass * unit, dtype), whole, jnp.asarray(places, dtype)
     )
+    return found._replace(counts=_integers(counts))
+
+
+def _floating(scores: Shaped[np.ndarray, " n"]) -> np.dtype:
+    """The precision in which JAX holds scores, float32 at least."""
+    held = jax.dtypes.canonicalize_dtype(scores.dtype)
+    if not jnp.issubdtype(held, jnp.floating):
+        return jax.dtypes.canonicalize_dtype(float)
+    return np.dtype(np.float32) if held.itemsize < 4 else held
+
+
+def _integers(counts: Int[np.ndarray, "2 g"]) -> Int[Array, "2 g"]:
+    """Counts of any size: of 64 bits where 32 are too few."""
+    if counts.max() <= np.iinfo(np.int32).max:
+        return jnp.asarray(counts)
+    with jax.enable_x64(True):
+        return jnp.asarray(counts)
 
 
 @jax.jit
 def _condensed(
     mass: Float[Array, "2 g 2"],
-    counts: Int[Array, "2 g"],
     sketch: sketches.Sketch,
     places: Float[Array, " _"],
 ) -> Audit:
     """The audit of few samples with weights: one for each label, group and decision.
 
     Those for the distances stand for a bin each: at its place for `ks`, so that groups
-    are tied inside it, and at its mean for `wasserstein`.
+    are tied inside it, and at its mean for `wasserstein`. Counts, which may need 64
+    bits, are left to the caller.
     """
     n_groups = sketch.counts.shape[0]
     means, owners = sketches.bin_means(sketch)
@@ -129,7 +157,7 @@ def _condensed(
         mass,
         ks=_measures.ks(places, parity),
         wasserstein=_measures.transport(means.ravel(), parity, 1),
-        counts=counts,
+        counts=jnp.zeros(mass.shape[:2], jnp.int32),
     )
 
 

@@ -30,7 +30,9 @@ def from_csv(
     r"""Reads a CSV file with a header line.
 
     Columns of numbers are scaled; all others are categories, one-hot encoded, where a
-    missing entry is a category of its own.
+    missing entry is a category of its own. Missing is what is empty or blank, and in a
+    column whose other entries are all numbers also NA, N/A, NULL, None, NaN and the
+    like: among texts these are names.
 
     Args:
         path: of the file.
@@ -39,7 +41,7 @@ def from_csv(
             those that occur.
         positive: the value of `target` that becomes label 1, the favourable outcome;
             all other values become 0. May be left out for 0 and 1, -1 and 1, or False
-            and True.
+            and True. A number or truth value may be spelled in another way, 01 or true.
         favourable: what label 1 means, in words; "<target> = <positive>" when absent.
         split: column that says "train" or "test"; when absent, a seeded split,
             stratified by label and group, with single rows of a kind in training.

@@ -9,10 +9,10 @@ import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from . import _dataset, _sources, _tables, streams
 from .streams import Chunk
@@ -106,7 +106,10 @@ class ParquetStream:
     _files: tuple[File, ...]
     _roles: Roles
     _positive: str
+    _targets: frozenset[str]
     _codes: dict[tuple[str, ...], int]
+    # Each chunk is in memory of its own: `streams.read` need not copy it.
+    lasting: ClassVar[bool] = True
 
     @property
     def n_groups(self) -> int:
@@ -128,8 +131,8 @@ class ParquetStream:
     ) -> "ParquetStream":
         """All rows of other files in the same encoding; costs a pass that counts.
 
-        A category that the training rows do not have gets zeros; a group that they do
-        not have is an error.
+        A category that the training rows do not have gets zeros; a group or a target
+        that was not there when the encoding was learned is an error.
         """
         files = _files(paths)
         _check_types(files, self._roles)
@@ -188,8 +191,7 @@ class ParquetStream:
             if not column.categories:
                 values = _numbers(piece, column.name)
                 if column.deviation:
-                    values = (values - column.mean) / column.deviation
-                    into.features[:, at] = values
+                    into.features[:, at] = _scaled(values, column, piece)
                 at += 1
                 continue
             known = {text: at + i for i, text in enumerate(column.categories)}
@@ -201,12 +203,15 @@ class ParquetStream:
         codes, texts = _labels(piece, roles)
         into.labels[:] = np.array([t == self._positive for t in texts])[codes]
         joint, members = _memberships(piece, roles)
-        unknown = [m for m in members if m not in self._codes]
-        if unknown:
-            raise ValueError(
-                f"{str(piece.path)!r} has a group that was not there when the encoding "
-                f"was learned: {' & '.join(unknown[0])!r}."
-            )
+        known = np.array([t in self._targets for t in texts])
+        new_targets = [texts[c] for c in codes[~known[codes]][:1]]
+        new_groups = [" & ".join(m) for m in members if m not in self._codes]
+        for what, new in (("target", new_targets), ("group", new_groups)):
+            if new:
+                raise ValueError(
+                    f"{str(piece.path)!r} has a {what} that was not there when the "
+                    f"encoding was learned: {new[0]!r}."
+                )
         into.groups[:] = np.array([self._codes[m] for m in members])[joint]
         into.weights[:] = 1
 
@@ -227,7 +232,7 @@ def from_parquet(
     """Parquet files of any size as a stream of chunks, encoded as `from_csv` does.
 
     Columns of numbers are scaled; all others are categories, one-hot encoded, where a
-    missing entry is a category of its own.
+    missing entry is a category of its own. Missing are null, NaN and blank texts.
 
     Args:
         paths: one file or several, which are read in this order.
@@ -236,7 +241,7 @@ def from_parquet(
             those that occur.
         positive: the value of `target` that becomes label 1, the favourable outcome;
             all other values become 0. May be left out for 0 and 1, -1 and 1, or False
-            and True.
+            and True. A number or truth value may be spelled in another way, 01 or true.
         favourable: what label 1 means, in words; "<target> = <positive>" when absent.
         split: column that says "train" or "test"; the stream is of the training rows,
             and its property `test` of the others. When absent, all rows are training,
@@ -253,9 +258,10 @@ def from_parquet(
 
     Raises:
         ValueError: for files that are missing, empty, no Parquet, or of different
-            columns; unknown columns; numbers that are missing or infinite and targets
-            that are missing, with file and row; labels or groups all alike. In later
-            passes, for a file that has changed. Data rows are counted from 1.
+            columns; columns that are unknown, of lists or structs, or two of one name;
+            numbers that are missing or infinite and targets that are missing, with file
+            and row; labels or groups all alike. In later passes, for a file that has
+            changed. Data rows are counted from 1.
 
     Example:
         >>> import pathlib, tempfile
@@ -272,7 +278,7 @@ def from_parquet(
     """
     streams.check_chunk(chunk)
     files = _files(paths)
-    names, numeric = _types(files[0].path)
+    names, numeric, _ = _types(files[0].path)
     sensitive, exclude = _dataset.listed(sensitive), _dataset.listed(exclude)
     _check_roles(names, target, sensitive, exclude, split)
     left_out = {target, *exclude, *([] if split is None else [split])}
@@ -321,6 +327,7 @@ def from_parquet(
         _files=files,
         _roles=roles,
         _positive=value,
+        _targets=frozenset(learned.targets),
         _codes={member: code for code, member in enumerate(members)},
     )
 
@@ -337,8 +344,13 @@ class _Learned(NamedTuple):
 
 
 class _Moments(NamedTuple):
-    """Count, mean, sum of squared deviations, and range of a column of numbers."""
+    """Count, mean, sum of squared deviations, and range of a column of numbers.
 
+    They are those of the numbers times `unit`, so that no square overflows or vanishes;
+    the range is of the numbers themselves.
+    """
+
+    unit: float = 2.0**1023
     n: int = 0
     mean: float = 0.0
     squares: float = 0.0
@@ -348,13 +360,17 @@ class _Moments(NamedTuple):
     def plus(self, values: Float[np.ndarray, " r"]) -> "_Moments":
         """Chan, Golub, LeVeque (1983): nothing cancels, whatever the mean."""
         n, more = self.n, values.size
-        mean = float(values.mean())
-        apart = mean - self.mean
+        unit = min(self.unit, _tables.unit(values))
+        step = unit / self.unit
+        scaled = values * unit
+        mean = float(scaled.mean())
+        apart = mean - step * self.mean
         return _Moments(
+            unit,
             n + more,
-            self.mean + apart * more / (n + more),
-            self.squares
-            + float(np.square(values - mean).sum())
+            step * self.mean + apart * more / (n + more),
+            step * step * self.squares
+            + float(np.square(scaled - mean).sum())
             + apart * apart * (n * more / (n + more)),
             min(self.low, float(values.min())),
             max(self.high, float(values.max())),
@@ -395,9 +411,9 @@ def _learn(files: tuple[File, ...], roles: Roles, *, rows: int) -> _Learned:
     def column(name: str) -> Column:
         if name in categories:
             return Column(name, 0.0, 0.0, tuple(sorted(categories[name])))
-        n, mean, squares, low, high = moments[name]
+        unit, n, mean, squares, low, high = moments[name]
         deviation = 0.0 if low == high else float(np.sqrt(squares / max(n, 1)))
-        return Column(name, mean, deviation, ())
+        return Column(name, mean / unit, deviation / unit, ())
 
     columns = tuple(map(column, roles.features)) if n_rows else ()
     return _Learned(columns, n_rows, targets, labels, members, trained)
@@ -430,8 +446,7 @@ def _pieces(
                     keep &= _words(piece, roles.split) == part
                 if roles.drop_missing:
                     for name in roles.used:
-                        empty = batch.column(name).is_null(nan_is_null=True)
-                        keep &= ~np.asarray(empty)
+                        keep &= ~_missing(piece, roles, name)
                 if not keep.all():
                     batch = batch.filter(pa.array(keep))
                     piece = Piece(file.path, numbers[keep], batch)
@@ -441,7 +456,8 @@ def _pieces(
 
 def _numbers(piece: Piece, name: str) -> Float[np.ndarray, " r"]:
     """A column of numbers; none may be missing or infinite."""
-    column = piece.batch.column(name).cast("float64")
+    # Integers beyond 2^53 are rounded.
+    column = piece.batch.column(name).cast("float64", safe=False)
     values = np.asarray(column.to_numpy(zero_copy_only=False))
     for row in np.flatnonzero(~np.isfinite(values))[:1]:
         raise ValueError(
@@ -453,16 +469,62 @@ def _numbers(piece: Piece, name: str) -> Float[np.ndarray, " r"]:
     return values
 
 
-def _texts(piece: Piece, name: str) -> tuple[Int[np.ndarray, " r"], list[str]]:
-    """Codes of the entries and the text of each; the last text is for missing ones."""
+def _scaled(
+    values: Float[np.ndarray, " r"], column: Column, piece: Piece
+) -> Float[np.ndarray, " r"]:
+    """Numbers less the mean, divided by the deviation; float32 must hold them."""
+    by = _tables.unit(np.array([column.deviation]))
+    with np.errstate(over="ignore"):
+        scaled = values * by
+        scaled -= column.mean * by
+        scaled /= column.deviation * by
+    largest = float(np.finfo(np.float32).max)
+    if max(scaled.max(), -scaled.min()) > largest:
+        row = np.flatnonzero(np.abs(scaled) > largest)[0]
+        raise ValueError(
+            f"column {column.name!r} must be finite in float32 when scaled, but data "
+            f"row {piece.rows[row]} of {str(piece.path)!r} has {values[row]}, where "
+            f"the mean was {column.mean:.3g} and the deviation {column.deviation:.3g}. "
+            f"Correct it, or name the column in `exclude`."
+        )
+    return scaled
+
+
+def _entries(piece: Piece, name: str) -> tuple[Int[np.ndarray, " r"], list[str]]:
+    """Codes of the entries and the text of each, "" for what is missing.
+
+    Null, NaN and blank texts are missing; the last text is for nulls.
+    """
+    types = _tables.extra("pyarrow.types")
     column = piece.batch.column(name)
+    if types.is_float16(column.type):
+        column = column.cast("float32")
     if not hasattr(column, "indices"):
         column = column.dictionary_encode()
-    values = column.dictionary.to_pylist()
+    values = column.dictionary
     codes = column.indices.fill_null(len(values)).to_numpy(zero_copy_only=False)
+    # As Python floats, those of single precision would have digits to spare.
+    floats = types.is_floating(values.type)
+    listed = values.to_numpy(zero_copy_only=False) if floats else values.to_pylist()
     # A NaN is the only value that differs from itself.
-    texts = ["" if v is None or v != v else _tables.text(v) for v in values]  # noqa: PLR0124
-    return codes, [t or _tables.MISSING for t in texts] + [_tables.MISSING]
+    return codes, [
+        "" if v is None or v != v else _tables.text(v)  # noqa: PLR0124
+        for v in listed
+    ] + [""]
+
+
+def _texts(piece: Piece, name: str) -> tuple[Int[np.ndarray, " r"], list[str]]:
+    """Codes of the entries and the text of each."""
+    codes, texts = _entries(piece, name)
+    return codes, [text or _tables.MISSING for text in texts]
+
+
+def _missing(piece: Piece, roles: Roles, name: str) -> Bool[np.ndarray, " r"]:
+    """Which entries are missing, as `_entries` has it."""
+    if name in roles.numeric:
+        return np.asarray(piece.batch.column(name).is_null(nan_is_null=True))
+    codes, texts = _entries(piece, name)
+    return np.array([not text for text in texts])[codes]
 
 
 def _words(piece: Piece, name: str) -> Shaped[np.ndarray, " r"]:
@@ -480,8 +542,7 @@ def _words(piece: Piece, name: str) -> Shaped[np.ndarray, " r"]:
 
 def _labels(piece: Piece, roles: Roles) -> tuple[Int[np.ndarray, " r"], list[str]]:
     """The targets as text; none may be missing."""
-    empty = np.asarray(piece.batch.column(roles.target).is_null(nan_is_null=True))
-    for row in np.flatnonzero(empty)[:1]:
+    for row in np.flatnonzero(_missing(piece, roles, roles.target))[:1]:
         raise ValueError(
             f"`target`: column {roles.target!r} is empty in data row "
             f"{piece.rows[row]} of {str(piece.path)!r}. Pass `drop_missing=True` to "
@@ -554,23 +615,37 @@ def _opened(path: Path) -> Any:
         ) from error
 
 
-def _types(path: Path) -> tuple[list[str], frozenset[str]]:
-    """Names of the columns of a file, and those of numbers; truth values are not."""
+def _types(path: Path) -> tuple[list[str], frozenset[str], frozenset[str]]:
+    """Names of the columns of a file, those of numbers, and those of lists and structs.
+
+    Truth values are no numbers.
+    """
     types = _tables.extra("pyarrow.types")
     schema = _opened(path).schema.to_arrow_schema()
     tests = (types.is_integer, types.is_floating, types.is_decimal)
     numeric = [f.name for f in schema if any(test(f.type) for test in tests)]
-    return schema.names, frozenset(numeric)
+    nested = [f.name for f in schema if types.is_nested(f.type)]
+    return schema.names, frozenset(numeric), frozenset(nested)
 
 
 def _check_types(files: tuple[File, ...], roles: Roles) -> None:
     """All files must have the columns that are used, numbers where the first has."""
     for file in files:
-        names, numeric = _types(file.path)
+        names, numeric, nested = _types(file.path)
         for name in roles.used:
-            if name not in names:
+            times = names.count(name)
+            if times != 1:
                 raise ValueError(
-                    f"{str(file.path)!r} has no column {name!r}, which is used."
+                    f"{str(file.path)!r} has {times or 'no'} "
+                    f"column{'s' * (times > 1)} {name!r}, which is used."
+                    + " Give each a name of its own."
+                    * (times > 1)
+                )
+            if name in nested:
+                raise ValueError(
+                    f"column {name!r} of {str(file.path)!r} holds lists or structs, "
+                    f"which are no features. Name it in `exclude`, or make a column of "
+                    f"each of their parts."
                 )
             if (name in numeric) != (name in roles.numeric):
                 here, there = ("numbers", "categories")[:: 1 if name in numeric else -1]

@@ -6,7 +6,9 @@ training rows only. What pandas would repair in silence is an error that names t
 """
 
 import csv
+import decimal
 import importlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,11 @@ from . import _files, checks
 Frame = Any  # A pandas table; pandas is an optional extra, imported where it is used.
 
 MISSING = "missing"
+# What pandas takes for missing: here only among numbers, as it may be a group's name.
+NO_NUMBERS = """
+    NA N/A #N/A #NA <NA> n/a NULL null None NaN nan -NaN -nan 1.#IND -1.#IND 1.#QNAN
+    -1.#QNAN
+"""
 MOST_CATEGORIES = 1000
 MOST_COLUMNS = 100_000
 
@@ -109,12 +116,24 @@ def favourable_value(
                 f"`positive` must name the favourable value of column {target!r}, "
                 f"which holds {shown}. All other values become label 0."
             )
-    if text(positive) not in values:
+    given = text(positive)
+    alike = [given] if given in values else [v for v in values if _alike(v, given)]
+    if len(alike) != 1:
         raise ValueError(
             f"`positive` = {positive!r} does not occur in column {target!r}, which "
             f"holds {shown}."
         )
-    return text(positive)
+    return str(alike[0])
+
+
+def _alike(value: str, given: str) -> bool:
+    """Whether texts are the same truth value, or the same number."""
+    if value.lower() in ("false", "true"):
+        return value.lower() == given.lower()
+    try:
+        return decimal.Decimal(value).compare(decimal.Decimal(given)) == 0
+    except decimal.InvalidOperation:
+        return False
 
 
 def encoded(
@@ -165,10 +184,21 @@ def _scaled(
     train = values[is_train]
     if train.min() == train.max():
         return np.zeros(values.shape, np.float32)
+    by = unit(train)
+    train = train * by
     with np.errstate(all="ignore"):
-        scaled = ((values - train.mean()) / train.std()).astype(np.float32)
+        scaled = ((values * by - train.mean()) / train.std()).astype(np.float32)
     checks.check_finite(scaled, name=column.name)
     return scaled
+
+
+def unit(values: Float[np.ndarray, " n"]) -> float:
+    """The power of 2 that takes numbers below 1, so that their squares stay floats.
+
+    Nothing is rounded by it. Numbers below 1e-308 come as near to 1 as it can.
+    """
+    largest = float(np.abs(values).max()) or math.ulp(0.0)
+    return 2.0 ** min(-math.frexp(largest)[1], 1023)
 
 
 def is_numeric(column: Frame) -> bool:
@@ -178,6 +208,18 @@ def is_numeric(column: Frame) -> bool:
 
 
 def text(value: object) -> str:
+    """The text of an entry; that of a number does not depend on its type."""
+    if isinstance(value, np.floating):
+        # The shortest digits that tell it from others of its type: 0.1 in any of them.
+        value = float(value if value.is_integer() else str(value))
+    if isinstance(value, decimal.Decimal) and value.is_finite():
+        near = float(value)
+        if value == int(value):
+            value = int(value)
+        elif decimal.Decimal(str(near)) == value:
+            value = near
+        else:
+            value = f"{value:f}".rstrip("0")
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value).strip()
@@ -235,9 +277,29 @@ def read_csv(path: Path, *, sep: str, encoding: str) -> Frame:
         index_col=False,
         skipinitialspace=True,
         low_memory=False,
+        keep_default_na=False,
+        na_values=[""],
     )
     _files.check_state(path, before)
+    types = extra("pandas").api.types
+    for name, kind in frame.dtypes.items():
+        if types.is_object_dtype(kind) or types.is_string_dtype(kind):
+            frame[name] = _with_missing(frame[name])
     return frame
+
+
+def _with_missing(column: Frame) -> Frame:
+    """Blank texts become missing, as do the words for it where all else is numbers."""
+    pd = extra("pandas")
+    words = column.isin([*NO_NUMBERS.split(), "#N/A N/A"]).to_numpy(bool)
+    entries = column.to_numpy(object)
+    blank = np.array([isinstance(v, str) and v.isspace() for v in entries], bool)
+    if not (words.any() or blank.any()):
+        return column
+    others = column[~(words | blank | column.isna().to_numpy())]
+    if len(others) and pd.to_numeric(others, errors="coerce").notna().all():
+        return pd.to_numeric(column.mask(words | blank))
+    return column.mask(blank)
 
 
 def _check_header(header: list[str], path: Path) -> None:

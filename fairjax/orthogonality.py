@@ -123,8 +123,9 @@ def directions_stream(
         double precision. Cost O(s g n d).
 
     Raises:
-        ValueError: for features that are not finite, codes out of range and negative
-            weights, with the chunk; for a stream that cannot be read again.
+        ValueError: for features and weights that are not finite, codes out of range and
+            negative weights, with the chunk; for weights that are all zero, sums that
+            overflow, and a stream that cannot be read again.
 
     Example:
         >>> from fairjax import streams
@@ -134,20 +135,33 @@ def directions_stream(
         >>> directions_stream(stream, n_groups=2).tolist()
         [[3.0, -1.0]]
     """
-    mass, sums, centre = 0.0, 0.0, None
+    mass, sums, centre, largest = 0.0, 0.0, None, 0.0
     with contextlib.closing(streams.read(chunks)) as reader:
         for number, chunk in enumerate(reader):
             place = f"chunk {number}: "
             checks.check_finite(chunk.features, name=f"{place}features")
             checks.check_groups(chunk.groups, n_groups=n_groups, name=f"{place}groups")
+            checks.check_finite(chunk.weights, name=f"{place}weights")
             checks.check_nonnegative(chunk.weights, name=f"{place}weights")
+            largest = max(largest, float(chunk.weights.max()))
             if centre is None:
                 centre = chunk.features.mean(axis=0, dtype=np.float64)
                 centre = centre.astype(np.float32)
             found = _cell_sums(*chunk, centre, notion=notion, n_groups=n_groups)
             own, along = (np.asarray(a, np.float64) for a in found)
             mass, sums = mass + own, sums + along
+    # XLA takes smaller numbers for 0.
+    if largest < np.finfo(np.float32).tiny:
+        raise ValueError(
+            f"`chunks` must hold rows of positive weight, but the largest weight is "
+            f"{largest:g}."
+        )
     mass, sums = np.asarray(mass), np.asarray(sums)
+    if not (np.isfinite(mass).all() and np.isfinite(sums).all()):
+        raise ValueError(
+            "`chunks` must have weights, and weights times features, with sums that "
+            "float32 can hold. Rescale them."
+        )
     occupied = mass > 0
     means = sums / np.where(occupied, mass, 1)[:, :, None]
     rows = contrasts(n_groups)

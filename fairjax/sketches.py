@@ -91,7 +91,8 @@ def update(
         ValueError: for codes out of range, scores that are not finite, bad weights,
             lengths that differ, and sums of weights or weighted scores that overflow.
     """
-    n, n_groups = np.shape(scores)[0], sketch.counts.shape[0]
+    n, n_groups = np.size(scores), sketch.counts.shape[0]
+    checks.check_length(scores, n=n, name="scores", to="groups")
     checks.check_length(groups, n=n, name="groups", to="scores")
     checks.check_groups(groups, n_groups=n_groups)
     checks.check_finite(scores, name="scores")

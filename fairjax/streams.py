@@ -56,26 +56,27 @@ class _Arrays(NamedTuple):
 class ArrayStream:
     """The stream of `from_arrays`."""
 
+    lasting = True
+
     def __init__(self, arrays: _Arrays, chunk: int) -> None:
         self._arrays = arrays
         self._chunk = chunk
 
     def __iter__(self) -> Iterator[Chunk]:
         features, labels, groups, weights = self._arrays
-        for start in range(0, features.shape[0], self._chunk):
+        for number, start in enumerate(range(0, features.shape[0], self._chunk)):
             rows = slice(start, start + self._chunk)
             own = np.asarray(features[rows])
             n = own.shape[0]
             if own.dtype != np.float32:
-                given, own = own, pages(*own.shape)
-                own[:] = given
+                own = _copied(own)
             yield filled(
                 Chunk(
                     own,
                     np.asarray(labels[rows], np.float32),
                     np.zeros(n, np.int32)
                     if groups is None
-                    else np.asarray(groups[rows], np.int32),
+                    else _codes(np.asarray(groups[rows]), number),
                     np.ones(n, np.float32)
                     if weights is None
                     else np.asarray(weights[rows], np.float32),
@@ -142,15 +143,24 @@ def scored(
     Yields:
         Scores, labels, groups and weights of each chunk.
 
+    Raises:
+        ValueError: for coefficients that are not one number per feature.
+
     Example:
         >>> stream = from_arrays(np.ones((2, 2)), np.array([0, 1]))
         >>> [scores.tolist() for scores, *_ in scored(stream, np.array([1.0, 2.0]))]
         [[3.0, 3.0]]
     """
     model = np.asarray(coefficients, np.float32)
-    shift = np.float32(np.asarray(intercept))
+    shift = np.asarray(intercept, np.float32)
     with contextlib.closing(read(chunks)) as reader:
         for features, labels, groups, weights in reader:
+            if model.shape != features.shape[1:] or shift.shape:
+                raise ValueError(
+                    f"`coefficients` and `intercept` must be of one model, shapes "
+                    f"{features.shape[1:]} and (), but have shapes {model.shape} and "
+                    f"{shift.shape}. Of several models, pass one at a time."
+                )
             yield features @ model + shift, labels, groups, weights
 
 
@@ -205,6 +215,11 @@ def filled(chunk: Chunk, *, rows: int) -> Chunk:
 def read(stream: Stream, *, depth: int = 2) -> Generator[Chunk, None, None]:
     """One pass: chunks of one shape, read ahead by a thread.
 
+    A stream may write to its arrays again once it is asked for the next chunk: what it
+    yields is copied before. Nothing is copied of lists and tuples, nor of a stream with
+    an attribute `lasting` that is True: it promises to leave its chunks as they are, as
+    those of `from_arrays` and `datasets.from_parquet` do.
+
     Args:
         stream: yields chunks, or tuples of their four arrays.
         depth: how many chunks may wait; with the one that is being read and the one
@@ -214,8 +229,8 @@ def read(stream: Stream, *, depth: int = 2) -> Generator[Chunk, None, None]:
         The chunks, each with as many rows as the first one.
 
     Raises:
-        ValueError: for a stream that can be read once only, one without chunks, and
-            chunks whose shapes do not go together.
+        ValueError: for a stream that can be read once only, one without chunks, chunks
+            whose shapes do not go together, and groups that are no integers.
 
     Example:
         >>> stream = from_arrays(np.ones((5, 2)), np.ones(5), chunk=3)
@@ -228,14 +243,16 @@ def read(stream: Stream, *, depth: int = 2) -> Generator[Chunk, None, None]:
             f"{type(stream).__name__}, which ends after one pass. Pass an object whose "
             f"`__iter__` begins anew, such as `streams.from_arrays` makes."
         )
-    return _alike(prefetched(stream, depth=depth))
+    return prefetched(_alike(stream), depth=depth)
 
 
-def _alike(chunks: Generator[Chunk, None, None]) -> Generator[Chunk, None, None]:
-    first = None
-    with contextlib.closing(chunks):
-        for number, given in enumerate(chunks):
-            chunk = _as_chunk(given, number)
+def _alike(stream: Stream) -> Generator[Chunk, None, None]:
+    """The chunks in one shape, in memory that stays as it is; runs in the thread."""
+    lasting = isinstance(stream, list | tuple) or getattr(stream, "lasting", False)
+    first, source = None, iter(stream)
+    try:
+        for number, given in enumerate(source):
+            chunk = _as_chunk(given, number, copy=not lasting)
             shape = chunk.features.shape
             first = first or shape
             if shape[0] > first[0] or shape[1] != first[1]:
@@ -245,29 +262,61 @@ def _alike(chunks: Generator[Chunk, None, None]) -> Generator[Chunk, None, None]
                     f"only shorter ones are filled up."
                 )
             yield filled(chunk, rows=first[0])
+    finally:
+        # A generator has files to close, and only its own thread may do so.
+        getattr(source, "close", lambda: None)()
     if first is None:
         raise ValueError("`chunks` must hold at least one chunk, but is empty.")
 
 
-def _as_chunk(given: Chunk, number: int) -> Chunk:
-    dtypes = (np.float32, np.float32, np.int32, np.float32)
+def _as_chunk(given: Chunk, number: int, *, copy: bool) -> Chunk:
     if len(given) != 4:
         raise ValueError(
             f"`chunks` must yield (features, labels, groups, weights), but chunk "
             f"{number} has {len(given)} parts."
         )
-    chunk = Chunk(*(np.asarray(a, t) for a, t in zip(given, dtypes, strict=True)))
-    shape = chunk.features.shape
+    features, labels, groups, weights = map(np.asarray, given)
+    shape = features.shape
     if len(shape) != 2 or 0 in shape:
         raise ValueError(
             f"chunk {number}: `features` must be a table (r, d) with rows and columns, "
             f"but has shape {shape}."
         )
+    own = np.array if copy else np.asarray
+    chunk = Chunk(
+        _copied(features) if copy else np.asarray(features, np.float32),
+        own(labels, np.float32),
+        own(_codes(groups, number)),
+        own(weights, np.float32),
+    )
     for name in ("labels", "groups", "weights"):
         checks.check_length(
             getattr(chunk, name), n=shape[0], name=f"chunk {number}: {name}"
         )
     return chunk
+
+
+def _copied(table: Real[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:
+    own = pages(*table.shape)
+    own[:] = table
+    return own
+
+
+def _codes(groups: Shaped[np.ndarray, "..."], number: int) -> Int32[np.ndarray, "..."]:
+    """Codes of a chunk as int32, which would cut fractions off and wrap large ones."""
+    if groups.dtype.kind not in "biu":
+        raise ValueError(
+            f"chunk {number}: `groups` must be integer codes, but their dtype is "
+            f"{groups.dtype}. Encode with `np.unique(..., return_inverse=True)`."
+        )
+    codes = groups.astype(np.int32, copy=False)
+    for at in np.argwhere(codes != groups)[:1]:
+        raise ValueError(
+            f"chunk {number}: `groups` must be codes that int32 holds, but one is "
+            f"{groups[tuple(at)]}. Re-encode with `np.unique(..., "
+            f"return_inverse=True)`."
+        )
+    return codes
 
 
 def prefetched(items: Iterable[Item], *, depth: int = 2) -> Generator[Item, None, None]:

@@ -919,6 +919,11 @@ def test_csv_with_quoted_separators_and_another_encoding(write):
         ("12", 2.0, "y = 2"),
         (("good", "bad"), "good", "y = good"),
         (("1.5", "2"), 1.5, "y = 1.5"),
+        (("01", "02"), "01", "y = 1"),
+        (("true", "false"), "true", "y = True"),
+        (("TRUE", "FALSE"), "True", "y = True"),
+        (("yes", "None"), "None", "y = None"),
+        (("true", "NA"), True, "y = true"),
     ],
 )
 def test_positive_value(write, values, positive, label_name):
@@ -927,7 +932,8 @@ def test_positive_value(write, values, positive, label_name):
     data = read(write("\n".join(["x,sex,y", *rows])), positive=positive)
     assert data.label_name == label_name
     chosen = label_name.removeprefix("y = ")
-    alike = [text in (chosen, f"{chosen}.0") for text in texts]
+    known = (chosen, f"{chosen}.0", f"0{chosen}", chosen.lower(), chosen.upper())
+    alike = [text in known for text in texts]
     np.testing.assert_array_equal(data.labels, alike)
 
 
@@ -990,6 +996,37 @@ def test_missing_categories_are_a_category(write):
     dropped = read(write(SMALL + "9,,no\n8,,yes\n,F,no\n"), drop_missing=True)
     assert dropped.group_names == ("F", "M")
     assert len(dropped.labels) == 12
+
+
+def test_words_for_missing_are_names_among_texts(write):
+    text = "x,r,y\n" + "".join(
+        f"{x},{r},{y}\n"
+        for x in ("1", "NA", "2.5", "nan")
+        for r in ("None", "NA", "null", "")
+        for y in "01"
+    )
+    options = {"sensitive": "r", "positive": None}
+    data = read(write(text), drop_missing=True, **options)
+    assert data.group_names == ("NA", "None", "null")
+    assert data.feature_names == ("x", "r=NA", "r=None", "r=null")
+    assert np.bincount(data.groups).tolist() == [4, 4, 4]
+    with pytest.raises(ValueError, match="'x' must hold.*row 9 has nan"):
+        read(write(text), **options)
+    data = read(write(text), exclude="x", **options)
+    assert data.group_names == ("NA", "None", "missing", "null")
+    # A blank in quotes is missing too, and numbers with words for it are numbers.
+    blank = text.replace("1,None", '" ",None').replace("2.5,None", '7,"  "')
+    data = read(write(blank), drop_missing=True, **options)
+    assert data.feature_names == ("x", "r=NA", "r=null")
+
+
+@pytest.mark.parametrize("scale", [1e-308, 1e-200, 1.0, 1e200, 1e307])
+def test_columns_of_any_size_are_scaled(write, scale):
+    head, *lines = SPLIT.splitlines()
+    rows = [f"{scale * (i - 3)!r},{line}" for i, line in enumerate(lines)]
+    data = read(write("\n".join([f"v,{head}", *rows])), split="part")
+    expected = (np.arange(6) - 1.5) / 1.25**0.5
+    np.testing.assert_allclose(column(data, "v"), expected, rtol=1e-6)
 
 
 def test_missing_entries_of_excluded_columns_do_not_matter(write):

@@ -66,7 +66,7 @@ def assert_refused(result, out, before, *, message=""):
 
 
 HOSTILE = {
-    "latin-1": (GOOD.replace("F", "Fräulein").encode("latin-1"), "`encoding`"),
+    "latin-1": (GOOD.replace("F", "Fräulein").encode("latin-1"), "encoding`"),
     "utf-16": (GOOD.encode("utf-16"), "cannot read"),
     "half a character": (GOOD.encode() + b"\xc3", "cannot read"),
     "a picture": (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" * 40, "cannot read"),

@@ -144,6 +144,9 @@ def test_errors_say_which_where_and_what_to_do(data, untyped):
         r"scores\[0\] = inf": lambda: sketches.update(
             sketch, np.array([np.inf]), groups[:1]
         ),
+        r"`scores` must have one number per sample.*\(2, 1\)": lambda: sketches.update(
+            sketch, scores[:2, None], groups[:2]
+        ),
         "as many entries as `scores`, 2": lambda: sketches.update(
             sketch, scores[:2], groups[:1]
         ),

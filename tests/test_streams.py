@@ -1,5 +1,6 @@
 """Streams against the same rows in memory, and against definitions in NumPy."""
 
+import decimal
 import gc
 import os
 import threading
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fairjax import (
+    _audit_stream,
     _streamed,
     datasets,
     erm,
@@ -51,6 +53,37 @@ def test_chunks_have_one_shape_and_lose_nothing(table):
         for found, given in zip(joined, table, strict=True):
             np.testing.assert_array_equal(found[:N], given)
         assert not joined[3][N:].any()
+
+
+@pytest.mark.parametrize("buffers", [1, 3])
+def test_a_stream_may_refill_its_arrays(buffers, table):
+    stream = streams.from_arrays(*table[:3], weights=table[3], chunk=50)
+    held = [[np.array(a) for a in next(iter(stream))] for _ in range(buffers)]
+
+    class Refilled:
+        def __iter__(self):
+            for number, chunk in enumerate(stream):
+                own = held[number % buffers]
+                for array, values in zip(own, chunk, strict=True):
+                    array[:] = values
+                yield streams.Chunk(*own)
+
+    chunks = []
+    for found in streams.read(Refilled()):
+        time.sleep(0.01)  # So that the reader is as far ahead as it may be.
+        chunks.append(found)
+    for found, given in zip(chunks, stream, strict=True):
+        for a, b in zip(found, given, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_arrays_that_stay_are_not_copied(table):
+    features = table[0]
+    for stream in (
+        streams.from_arrays(features, table[1], chunk=50),
+        list(streams.from_arrays(features, table[1], chunk=50)),
+    ):
+        assert all(np.shares_memory(c.features, features) for c in streams.read(stream))
 
 
 def readers():
@@ -121,7 +154,9 @@ def test_errors_of_streams_say_which_chunk(table, untyped):
     whole = list(streams.from_arrays(features, labels, chunk=CHUNK))
     bad = whole[1].features.copy()
     bad[7, 2] = np.nan
-    wide = streams.Chunk(np.ones((9, D + 1)), *(np.ones(9),) * 3)
+    infinite = np.where(np.arange(CHUNK) == 7, np.inf, 1)
+    wrapped = np.arange(N, dtype=np.uint64) // (N - 1) * 2**32
+    wide = streams.Chunk(np.ones((9, D + 1)), *(np.ones(9, int),) * 3)
     fit = solvers.fit_linear_stream
     for message, call in {
         "ends after one pass": lambda: fit(iter(whole)),
@@ -152,6 +187,32 @@ def test_errors_of_streams_say_which_chunk(table, untyped):
         "`labels` must": lambda: streams.from_arrays(features, labels[:3]),
         "chunk 0: groups": lambda: orthogonality.directions_stream(
             [whole[0]._replace(groups=whole[0].groups + 9)], n_groups=3
+        ),
+        "chunk 1: `groups` must be integer codes, .* float64": lambda: list(
+            streams.read([whole[0], whole[1]._replace(groups=np.full(CHUNK, -0.5))])
+        ),
+        "chunk 0: `groups` must be integer codes, .* float64": lambda: list(
+            streams.from_arrays(features, labels, groups + 0.9)
+        ),
+        "chunk 2: `groups` .* int32 holds, but one is 4294967296": lambda: list(
+            streams.from_arrays(features, labels, wrapped, chunk=CHUNK)
+        ),
+        r"`coefficients`.* \(5,\) and \(\), but have shapes \(5, 1\)": lambda: list(
+            streams.scored(whole, np.ones((D, 1)))
+        ),
+        r"`coefficients`.* and \(2,\). Of several": lambda: list(
+            streams.scored(whole, np.ones(D), np.ones(2))
+        ),
+        r"chunk 1: weights\[7\] = inf": lambda: orthogonality.directions_stream(
+            [whole[0], whole[1]._replace(weights=infinite)], n_groups=3
+        ),
+        "positive weight, but the largest weight is 0": lambda: (
+            orthogonality.directions_stream(
+                streams.from_arrays(features, labels, weights=0 * weights), n_groups=1
+            )
+        ),
+        "sums that float32 can hold": lambda: orthogonality.directions_stream(
+            streams.from_arrays(features, labels, weights=weights * 1e38), n_groups=1
         ),
     }.items():
         with pytest.raises(ValueError, match=message):
@@ -293,6 +354,8 @@ def test_a_pass_holds_a_few_chunks_only(table):
     seen, alive = [], []
 
     class Many:
+        lasting = True
+
         def __iter__(self):
             for _ in range(30):
                 rows = features[:32].copy()
@@ -438,9 +501,66 @@ def test_errors_of_audits_say_which_chunk(rng, untyped):
         r"chunk 0: groups\[": [(scores, labels, groups + 9)],
         "chunk 0: weights": [(*good, np.full(20, -1.0))],
         "chunk 0: scores": [(scores[:3], labels, groups)],
+        r"chunk 1: scores.* has shape \(20, 1\)": [
+            good,
+            (scores[:, None], labels, groups),
+        ],
     }.items():
         with pytest.raises(ValueError, match=message):
             metrics.audit_stream(chunks, n_groups=3, rank_error=1.0)
+    with pytest.raises(ValueError, match="`threshold` must be finite"):
+        metrics.audit_stream([good], n_groups=3, threshold=np.nan)
+
+
+def test_an_audit_loses_no_row_next_to_millions():
+    # Single precision adds nothing to 2^24 when it adds 1, again and again.
+    scores = np.append(np.zeros(2**12 + 1), 1.0)
+    weights = np.concatenate([[2.0**24], np.ones(2**12), [2.0**22]])
+    rows = scores, np.arange(scores.size) % 2, np.zeros(scores.size, int), weights
+    other = (
+        np.array([0.0, 1.0]),
+        np.array([0, 1]),
+        np.ones(2, int),
+        np.array([4097, 1024]),
+    )
+    chunk = tuple(np.concatenate(pair) for pair in zip(rows, other, strict=True))
+    for chunks in ([chunk], in_chunks(*chunk, size=2**11)):
+        found = metrics.audit_stream(
+            chunks, n_groups=2, edges=np.array([0.5]), rank_error=1.0
+        )
+        assert found.ks < 1e-7
+        assert found.wasserstein < 1e-7
+        assert found.counts.tolist() == [[2**11 + 1, 1], [2**11 + 1, 1]]
+
+
+def test_sums_of_weights_may_be_larger_than_float32(rng):
+    scores, labels, groups, _ = audited(rng)
+    edges = np.linspace(-4, 5, 2000)
+    found, whole = (
+        metrics.audit_stream([(scores, labels, groups, w)], n_groups=3, edges=edges)
+        for w in (np.full(5000, 2.0**125), np.ones(5000))
+    )
+    for a, b in zip(found, whole, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_counts_beyond_32_bits_do_not_wrap():
+    counts = np.array([[2**31, 1], [3, 2**40]])
+    found = _audit_stream._integers(counts)
+    np.testing.assert_array_equal(found, counts)
+    assert _audit_stream._integers(counts // 2).dtype == np.int64
+    assert _audit_stream._integers(counts // 2**10).dtype == np.int32
+
+
+@pytest.mark.usefixtures("x64")
+def test_scores_of_double_precision_are_decided_in_it():
+    # In single precision, these are one score.
+    scores, labels = 1 + np.array([0, 0, 0, 1]) * 1e-9, np.array([1, 1, 0, 1])
+    chunks = [(scores, labels, np.array([0, 1, 0, 1]))]
+    found = metrics.audit_stream(chunks, n_groups=2, threshold=1.0)
+    assert found.rates.tolist() == [[0, 0], [0, 0.5]]
+    assert (found.ks, found.counts.dtype) == (0.5, np.int64)
+    np.testing.assert_allclose(found.wasserstein, 5e-10, rtol=1e-6)
 
 
 # Parquet.
@@ -559,6 +679,92 @@ def test_missing_entries_are_named_or_dropped(rng, tmp_path):
         datasets.from_parquet(path, **roles)
 
 
+def test_numbers_of_any_size_are_scaled(tmp_path):
+    signs = np.resize([1.0, -1.0, 3.0, 0.0, 0.0], 40)
+    signs[:4] = 0.0  # The first chunk tells nothing of the size.
+    sizes = 10.0 ** np.array([-308, -200, 0, 200, 307])
+    columns = {f"x{i}": signs * size for i, size in enumerate(sizes)}
+    mixed = np.where(np.arange(40) < 20, 1e-200, 1e200) * signs
+    table = pa.table(columns | {"mixed": mixed, "s": list("ab") * 20, "y": [0, 1] * 20})
+    path = tmp_path / "sizes.parquet"
+    pq.write_table(table, path)
+    stream = datasets.from_parquet(
+        path, target="y", sensitive="s", sensitive_in_features=False, chunk=4
+    )
+    features = rows_of(stream)[0]
+    scaled = (signs - signs.mean()) / signs.std()
+    np.testing.assert_allclose(features[:, :5], scaled[:, None] * np.ones(5), rtol=1e-5)
+    values = np.where(np.arange(40) < 20, 0, signs)
+    expected = (values - values.mean()) / values.std()
+    np.testing.assert_allclose(features[:, 5], expected, rtol=1e-5)
+    pq.write_table(table.set_column(0, "x0", table["x3"]), path)
+    other = datasets.from_parquet(path, target="y", sensitive="s")
+    pq.write_table(table.set_column(2, "x2", table["x3"]), tmp_path / "far.parquet")
+    message = r"'x2' must be finite in float32 when scaled, but data row 6 of '.*far.pa"
+    with pytest.raises(ValueError, match=message):
+        list(other.on(tmp_path / "far.parquet"))
+
+
+def test_a_number_has_one_text_in_all_types(tmp_path):
+    decimals = [decimal.Decimal(text) for text in ("0.10", "2.00", "30.00")]
+    ones = [decimal.Decimal(text) for text in ("1.000", "0.000", "1.000")]
+    paths = []
+    for i, (groups, labels) in enumerate(
+        (
+            (pa.array([0.1, 2, 30]), pa.array([1, 0, 1])),
+            (pa.array([0.1, 2, 30], pa.float32()), pa.array([1.0, 0.0, 1.0])),
+            (pa.array([0.1, 2, 30]).cast(pa.float16()), pa.array([1, 0, 1], pa.int8())),
+            (pa.array(decimals, pa.decimal128(9, 2)), pa.array(ones)),
+        )
+    ):
+        paths.append(tmp_path / f"{i}.parquet")
+        table = {"x": [0, 1, 2], "s": groups, "y": labels}
+        pq.write_table(pa.table(table), paths[-1])
+    roles = {"target": "y", "sensitive": "s"}
+    first = datasets.from_parquet(paths[0], **roles)
+    for path in paths[:2] + paths[3:]:
+        own = datasets.from_parquet(path, **roles)
+        assert own.group_names == ("s=0.1", "s=2", "s=30")
+        for stream in (own, first.on(path)):
+            _, labels, groups = rows_of(stream)
+            assert labels.tolist() == [1, 0, 1]
+            assert groups.tolist() == [0, 1, 2]
+
+
+def test_blank_texts_are_missing(tmp_path):
+    path = tmp_path / "blank.parquet"
+    table = {
+        "job": ["cook", "", None, " ", "cook", "nurse", "cook", "nurse"],
+        "sex": list("FFFFFMMM"),
+        "repaid": ["yes", "no", "yes", "no", "", "no", "yes", " "],
+    }
+    pq.write_table(pa.table(table), path)
+    roles = {"target": "repaid", "sensitive": "sex", "positive": "yes"}
+    with pytest.raises(ValueError, match="'repaid' is empty in data row 5 of"):
+        datasets.from_parquet(path, **roles)
+    stream = datasets.from_parquet(path, drop_missing=True, **roles)
+    assert stream.n_rows == 3
+    assert stream.feature_names == ("job=cook", "job=nurse", "sex=F", "sex=M")
+    table["repaid"][4], table["repaid"][7] = "no", "yes"
+    pq.write_table(pa.table(table), path)
+    stream = datasets.from_parquet(path, **roles)
+    assert rows_of(stream)[0][:, 1].tolist() == [0, 1, 1, 1, 0, 0, 0, 0]
+    assert stream.feature_names[1] == "job=missing"
+
+
+def test_large_integers_are_numbers(tmp_path):
+    path = tmp_path / "large.parquet"
+    rows = {"s": ["a", "b"] * 2, "y": [0, 1] * 2}
+    signed = pa.array([2**62, 2**62 + 2**54, 0, 2**53 + 1], pa.int64())
+    unsigned = pa.array([2**63, 2**64 - 2**60, 0, 2**53 + 1], pa.uint64())
+    pq.write_table(pa.table({"i": signed, "u": unsigned} | rows), path)
+    stream = datasets.from_parquet(path, target="y", sensitive="s")
+    for i, column in enumerate((signed, unsigned)):
+        values = np.array(column.to_pylist(), float)
+        expected = (values - values.mean()) / values.std()
+        np.testing.assert_allclose(rows_of(stream)[0][:, i], expected, rtol=1e-6)
+
+
 def test_a_file_that_changes_between_passes_is_noticed(rng, tmp_path):
     path = tmp_path / "loans.parquet"
     table = loans(rng)
@@ -595,6 +801,11 @@ def test_errors_of_parquet_say_which_file_and_what_to_do(rng, tmp_path):
     (tmp_path / "no.parquet").write_text("age,sex\n1,F\n")
     new = table.set_column(5, "sex", pa.array(np.full(len(table), "X")))
     new = written("new.parquet", new)
+    parts = pa.array([[1, 2]] * len(table))
+    lists = written("lists.parquet", table.append_column("parts", parts))
+    structs = table.append_column("parts", pa.array([{"a": 1}] * len(table)))
+    structs = written("structs.parquet", structs)
+    twice = written("twice.parquet", table.append_column("age", table["age"]))
     for message, paths, changes in (
         ("cannot read '.*gone.parquet'", tmp_path / "gone.parquet", {}),
         ("as Parquet", tmp_path / "no.parquet", {}),
@@ -611,12 +822,19 @@ def test_errors_of_parquet_say_which_file_and_what_to_do(rng, tmp_path):
         ('must say "train" or "test".* data row 1 of', good, {"split": "sex"}),
         ("`chunk` must be at least 1", good, {"chunk": 0}),
         ("no feature is left", good, {"exclude": table.column_names}),
+        ("'parts' of '.*lists.parquet' holds lists or structs", lists, {}),
+        ("'parts' of '.*structs.parquet' holds lists or structs", structs, {}),
+        ("'.*twice.parquet' has 2 columns 'age'", twice, {}),
     ):
         with pytest.raises(ValueError, match=message):
             datasets.from_parquet(paths, **(ROLES | changes))
     stream = datasets.from_parquet(good, **ROLES)
     with pytest.raises(ValueError, match="a group that was not there.*'X & "):
         list(stream.on(new))
+    third = np.where(np.arange(len(table)) == 70, "never", table["repaid"])
+    third = written("third.parquet", table.set_column(9, "repaid", pa.array(third)))
+    with pytest.raises(ValueError, match="'.*third.parquet' has a target.*: 'never'"):
+        list(stream.on(third))
     assert readers() == []
 
 
