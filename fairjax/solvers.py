@@ -102,8 +102,8 @@ def fit_linear(
     Raises:
         ValueError: for input that is not finite, labels other than 0 and 1 or all
             equal, lengths that differ, bad weights, ridge not above 0, negative
-            tolerance or lam, batch shapes that do not match, a loss not in the list,
-            a `mesh` that is none.
+            tolerance or lam, directions of another width, a `batch` below 1, batch
+            shapes that do not match, a loss not in the list, a `mesh` that is none.
             Inside `jit`, where values are not known, `converged` is False instead.
 
     Example:
@@ -130,6 +130,11 @@ def fit_linear(
         directions = jnp.zeros((0, features.shape[1]), dtype)
     settings = {"ridge": ridge, "tolerance": tolerance, "target": target, "lam": lam}
     shape = _linear_fits.check_settings(settings, directions)
+    if np.shape(directions)[1:] != features.shape[1:]:
+        raise ValueError(
+            f"`directions` must have the {features.shape[1]} columns of `features`, "
+            f"but have shape {np.shape(directions)}."
+        )
     settings = {name: jnp.asarray(a).astype(dtype) for name, a in settings.items()}
     mass = np.ones(features.shape[0], dtype) if weights is None else weights
     data = [jnp.asarray(a) for a in (features, labels, mass, directions)]

@@ -868,6 +868,7 @@ def with_entry(array, at, value):
         ({"ridge": np.ones((2, 1))}, "must be scalars or share one batch axis"),
         ({"tolerance": np.ones((2, 3))}, r"`tolerance` of two axes must be \(m, 1\)"),
         ({"target": np.ones((2, 3))}, r"`target` of two axes must be \(m, 1\)"),
+        ({"batch": 0}, "`batch` must be at least 1"),
         ({"loss": erm.linear}, "`loss` must be erm.logistic.*'linear'"),
     ],
 )
@@ -885,6 +886,12 @@ def test_bad_input_is_named(changes, message):
         solvers.fit_linear(
             arguments.pop("features"), arguments.pop("labels"), **arguments
         )
+
+
+def test_directions_of_other_features_are_refused(untyped):
+    arguments = GOOD | {"directions": jnp.ones((1, 3))}
+    with pytest.raises(ValueError, match=r"the 2 columns of `features`.*\(1, 3\)"):
+        solvers.fit_linear(**arguments)
 
 
 def test_lengths_that_differ_are_refused():
