@@ -11,18 +11,16 @@ import json
 import math
 import os
 import pathlib
-import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Jaxpr, Literal
 from jaxtyping import PyTree
 
 from . import _files, _processes
+from ._fingerprints import content, form
 
 
 class Store:
@@ -79,82 +77,10 @@ def describe(name: str, tree: PyTree) -> dict[str, str]:
     return {name + jax.tree_util.keystr(path): content(leaf) for path, leaf in leaves}
 
 
-def content(leaf: Any) -> str:
-    """Form and hash of an array."""
-    plain = np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
-    return f"{form(leaf)} sha256:{hashlib.sha256(plain.tobytes()).hexdigest()}"
-
-
 def describe_form(name: str, tree: PyTree) -> dict[str, str]:
     """Lines of a manifest: form of every array of a pytree."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {name + jax.tree_util.keystr(path): form(leaf) for path, leaf in leaves}
-
-
-def describe_program(name: str, program: Any) -> dict[str, str]:
-    """A line of a manifest: hash of all that a traced function does.
-
-    It is the same in every process and on every device: it holds no address, no name
-    of a variable, and no order of a set. What host callbacks do is not seen.
-
-    Args:
-        name: of the line.
-        program: from `jax.make_jaxpr`.
-    """
-    text = "\n".join(_lines_of(program))
-    return {name: f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"}
-
-
-def without_addresses(text: str) -> str:
-    """What `repr` says of an object, in any process."""
-    return re.sub(r"\b0x[0-9a-f]+", "", text)
-
-
-def _lines_of(program: Any) -> list[str]:
-    """A line per operation, whose arguments are numbered as they appear."""
-    jaxpr: Jaxpr = getattr(program, "jaxpr", program)
-    given = [*jaxpr.constvars, *jaxpr.invars]
-    numbers = {var: i for i, var in enumerate(given)}
-    lines = [_forms(given), _told(getattr(program, "consts", ()))]
-
-    def read(atoms: Sequence[Any]) -> str:
-        return _told(
-            [
-                [str(atom.aval), atom.val]
-                if isinstance(atom, Literal)
-                else numbers[atom]
-                for atom in atoms
-            ]
-        )
-
-    for eqn in jaxpr.eqns:
-        taken, made = read(eqn.invars), _forms(eqn.outvars)
-        for var in eqn.outvars:
-            numbers[var] = len(numbers)
-        lines.append(f"{eqn.primitive} {taken} {made} {_told(eqn.params)}")
-    return [*lines, read(jaxpr.outvars)]
-
-
-def _forms(variables: Sequence[Any]) -> str:
-    return " ".join(str(var.aval) for var in variables)
-
-
-def _told(value: Any) -> str:
-    """A parameter of an operation, in words."""
-    if hasattr(value, "eqns"):
-        return f"({'; '.join(_lines_of(value))})"
-    if isinstance(value, jax.Array) or hasattr(value, "__array__"):
-        return content(value)
-    if isinstance(value, dict):
-        return _told(sorted((str(key), item) for key, item in value.items()))
-    if isinstance(value, set | frozenset):
-        return f"{{{', '.join(sorted(map(_told, value)))}}}"
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_told, value))}]"
-    if callable(value):
-        # Rules of derivatives and of batching: what they gave is in the program.
-        return getattr(value, "__qualname__", type(value).__name__)
-    return without_addresses(repr(value))
 
 
 def digest(manifest: dict[str, str]) -> bytes:
@@ -263,13 +189,3 @@ def _seal(at: pathlib.Path, stamp: str) -> dict[str, str]:
         path.relative_to(at).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in files
     }
-
-
-def form(leaf: Any) -> str:
-    """Dtype and shape, as one word."""
-    return f"{leaf.dtype}{list(leaf.shape)}"
-
-
-def is_key(leaf: Any) -> bool:
-    """Whether the leaf holds PRNG keys, which NumPy cannot."""
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

@@ -5,11 +5,7 @@ one for the whole training part and one per fold. Whoever fits them, the numbers
 same, up to rounding.
 """
 
-import functools
-import hashlib
-import inspect
 import os
-import types
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,10 +15,9 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
 from . import _checkpoints, _meshes, _processes
+from ._fingerprints import words
 from ._frontier import Frontier
 from .datasets import Dataset
-
-_CHECKERS = ("beartype", "jaxtyping", "typeguard")
 
 
 class Fits(NamedTuple):
@@ -185,84 +180,3 @@ def frontier_of(
         own |= {f"{name}_accuracy": accuracy, f"{name}_unfairness": unfairness}
     front = np.zeros(train.shape[1], bool)
     return Frontier(**own, **columns, on_front=front, selected=-1, unconstrained=-1)
-
-
-def words(value: Any) -> str:
-    """What a function or a value is, the same in every process and run of Python.
-
-    Functions count with their code, defaults and what they close over, arrays with all
-    their numbers. Not seen: what functions look up by name, such as other functions of
-    their module, and the values of objects that are neither Python's nor arrays.
-    """
-    return _words(value, {})
-
-
-def _words(value: Any, seen: dict[int, int]) -> str:
-    """`words`; `seen` numbers the objects that were met, which may hold themselves."""
-    also = functools.partial(_words, seen=seen)
-    value = _unchecked(value)
-    if isinstance(value, jax.Array | np.ndarray | np.generic):
-        if value.dtype == object:
-            return also(value.tolist())
-        return _checkpoints.content(value)
-    if isinstance(value, types.CodeType):
-        parts = [value.co_code.hex(), value.co_consts]
-        parts += [value.co_names, value.co_varnames, value.co_freevars]
-        return _hashed(also(parts))
-    if isinstance(value, dict):
-        items = [f"{also(key)}: {also(one)}" for key, one in value.items()]
-        return f"{{{', '.join(items)}}}"
-    if isinstance(value, set | frozenset):
-        return f"{{{', '.join(sorted(map(also, value)))}}}"
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(also, value))}]"
-    if isinstance(value, types.ModuleType):
-        return value.__name__
-    name = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}"
-    if isinstance(value, type):
-        return name
-    if id(value) in seen:
-        return f"object {seen[id(value)]}"
-    if isinstance(value, functools.partial):
-        seen[id(value)] = len(seen)
-        bound = [also(one) for one in value.args]
-        bound += [f"{name}={also(one)}" for name, one in value.keywords.items()]
-        return f"{also(value.func)}({', '.join(bound)})"
-    if isinstance(value, types.MethodType):
-        return f"{also(value.__func__)} of {also(value.__self__)}"
-    if isinstance(value, types.FunctionType):
-        seen[id(value)] = len(seen)
-        cells = [_content(cell) for cell in value.__closure__ or ()]
-        parts = [value.__code__, value.__defaults__, value.__kwdefaults__, cells]
-        return f"{name} {_hashed(also(parts))}"
-    if callable(value) or type(value).__repr__ is object.__repr__:
-        seen[id(value)] = len(seen)
-        name = name if hasattr(value, "__qualname__") else also(type(value))
-        parts = [getattr(value, "__wrapped__", None), getattr(value, "__dict__", {})]
-        if isinstance(call := type(value).__call__, types.FunctionType):
-            parts.append(call)
-        return f"{name} {_hashed(also(parts))}"
-    return _checkpoints.without_addresses(repr(value))
-
-
-def _unchecked(value: Any) -> Any:
-    """The function inside those of type checkers, whose code is full of addresses."""
-
-    def other(own: Any) -> bool:
-        module = getattr(own, "__globals__", {}).get("__name__", "")
-        return module.partition(".")[0] not in _CHECKERS
-
-    if not isinstance(value, types.FunctionType):
-        return value
-    return inspect.unwrap(value, stop=other)
-
-
-def _content(cell: types.CellType) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:
-        return None  # Not yet filled.
-
-
-def _hashed(text: str) -> str:
-    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()[:16]}"

@@ -30,8 +30,8 @@ from . import (
     penalties,
     sweeps,
 )
+from ._fingerprints import words
 from ._rendezvous import Place
-from ._shared_fits import words
 from ._sweep_report import Panel
 
 NOTIONS: dict[str, notions.Notion] = {

@@ -22,7 +22,7 @@ from jax.sharding import Mesh
 from jax.tree_util import Partial
 from jaxtyping import Array, ArrayLike, Bool, Int, PyTree
 
-from . import _checkpoints, _meshes, _processes, checks
+from . import _checkpoints, _fingerprints, _meshes, _processes, checks
 from ._selection import Selection as Selection
 from ._selection import pareto_front as pareto_front
 from ._selection import select as select
@@ -335,7 +335,7 @@ def _as_points(points: PyTree) -> tuple[PyTree, int]:
         )
     arrays = jax.tree.map(jnp.asarray, points)
     host = jax.tree.map(
-        lambda x: x if _checkpoints.is_key(x) else np.asarray(x), arrays
+        lambda x: x if _fingerprints.is_key(x) else np.asarray(x), arrays
     )
     return host, lengths.pop()[0]
 

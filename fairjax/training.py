@@ -20,7 +20,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PyTree, Real
 
-from . import _checkpoints, _losses, _meshes, _processes, checks, sweeps
+from . import _checkpoints, _fingerprints, _losses, _meshes, _processes, checks, sweeps
 from ._batches import Batches as Batches
 from ._batches import Plan, stratified
 from ._batches import stratified_batches as stratified_batches
@@ -348,9 +348,10 @@ def _programs(
     }
     started, state = jax.make_jaxpr(begin, return_shape=True)(point)
     stepped = jax.make_jaxpr(advance)(data, (point, state))
-    return _checkpoints.describe_program(
-        "program of the start", started
-    ) | _checkpoints.describe_program("program of an epoch", stepped)
+    return {
+        "program of the start": _fingerprints.of_program(started),
+        "program of an epoch": _fingerprints.of_program(stepped),
+    }
 
 
 def _begin(setting: _Setting, init: Init, point: dict[str, Array]) -> _State:

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from fairjax import _checkpoints, erm, notions, penalties, sweeps, training
+from fairjax import _fingerprints, erm, notions, penalties, sweeps, training
 from fairjax.training import fit
 
 N, D = 60, 3
@@ -247,7 +247,7 @@ def test_models_of_the_same_form_are_told_apart(kept):
     shifts = np.zeros((2, 60_000), np.float32)
     shifts[1, 30_000] = 1
     lines = [
-        _checkpoints.describe_program("", jax.make_jaxpr(lambda x, s=s: x + s)(1.0))
+        _fingerprints.of_program(jax.make_jaxpr(lambda x, s=s: x + s)(1.0))
         for s in shifts
     ]
     assert lines[0] != lines[1]

@@ -18,7 +18,7 @@ from fairjax import (
     orthogonality,
     sweeps,
 )
-from fairjax._shared_fits import words
+from fairjax._fingerprints import words
 
 STRENGTHS = [0.0, 0.5, 1.0, 1.5]
 toy_linear = functools.partial(
@@ -284,8 +284,8 @@ if sys.argv[1] == "checked":
     jaxtyping.install_import_hook("fairjax", "beartype.beartype")
 import jax, optax
 import test_frontiers as here
-from fairjax import _checkpoints, notions, penalties
-from fairjax._shared_fits import words
+from fairjax import _fingerprints, notions, penalties
+from fairjax._fingerprints import words
 for name, pair in here.functions().items():
     print(name, words(pair))
 print(words(notions.equal_opportunity), words(penalties.mean_gap_info))
@@ -294,7 +294,7 @@ over = jax.P(("a", "b"))
 fn = jax.shard_map(jax.nn.relu, mesh=mesh, in_specs=over, out_specs=over)
 scalar = jax.ShapeDtypeStruct((), "float32")
 asked = lambda x: jax.pure_callback(abs, scalar, fn(x[None])[0])
-print(_checkpoints.describe_program("", jax.make_jaxpr(asked)(1.0)))
+print(_fingerprints.of_program(jax.make_jaxpr(asked)(1.0)))
 """
     jobs = [
         subprocess.Popen(

@@ -105,14 +105,15 @@ LAYERS = {
     "_files": Layer(),
     "_processes": Layer(packages="jax numpy"),
     "_meshes": Layer("_processes _rows", "jax numpy"),
-    "_checkpoints": Layer("_files _processes", "jax numpy", lazy="orbax"),
+    "_fingerprints": Layer(packages="jax numpy"),
+    "_checkpoints": Layer("_files _processes _fingerprints", "jax numpy", lazy="orbax"),
     "_splits": Layer("checks", "jax numpy"),
     "_guarantees": Layer("_bounds_binomial", "jax numpy"),
     "_selection": Layer(
         "checks notions _bounds_cells _splits _guarantees", "jax numpy"
     ),
     "sweeps": Layer(
-        "checks _checkpoints _meshes _processes _splits _selection",
+        "checks _checkpoints _fingerprints _meshes _processes _splits _selection",
         "jax numpy",
         lazy="rich",
     ),
@@ -130,7 +131,8 @@ LAYERS = {
     ),
     "_batches": Layer("checks", "jax numpy"),
     "training": Layer(
-        "checks erm _losses _batches _checkpoints _meshes _processes sweeps",
+        "checks erm _losses _batches _checkpoints _fingerprints _meshes _processes "
+        "sweeps",
         "jax numpy optax",
     ),
     "modules": Layer("erm barycenters training", "jax flax", lazy="orbax"),
@@ -149,7 +151,8 @@ LAYERS = {
     ),
     "_frontier": Layer("checks notions metrics sweeps datasets", "jax numpy"),
     "_shared_fits": Layer(
-        "_checkpoints _meshes _processes datasets _frontier", "jax numpy"
+        "_checkpoints _fingerprints _meshes _processes datasets _frontier",
+        "jax numpy",
     ),
     "_kernel_frontier": Layer(
         "notions orthogonality kernels sweeps datasets _kernel_setup _frontier "
@@ -187,7 +190,7 @@ LAYERS = {
     "_sweep_command": Layer(
         "notions erm kernels divergences penalties sweeps datasets frontiers _files "
         "_canvas _terminal _sweep_report _sweep_safety _checkpoints _processes "
-        "_shared_fits _rendezvous _runtime",
+        "_fingerprints _rendezvous _runtime",
         "jax numpy",
     ),
     "_score_tables": Layer("checks _files _tables", "numpy"),
