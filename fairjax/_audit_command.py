@@ -251,9 +251,10 @@ def _limits(
         counts = np.bincount(rows.groups[part], minlength=len(names))
         if (counts > 0).sum() < 2:
             continue
-        cond = notions.demographic_parity(
-            rows.groups, n_groups=len(names), weights=part
-        )
+        # Of a group without rows nothing is known, which is not the others' fault.
+        kept = counts > 0
+        codes = np.where(kept, np.cumsum(kept) - 1, 0)[rows.groups]
+        cond = notions.demographic_parity(codes, n_groups=int(kept.sum()), weights=part)
         found = bounds.binomial(decisions, cond, confidence=CONFIDENCE).largest
         gap, low, high = (float(end[0]) for end in found)
         least = int(np.where(counts > 0, counts, counts.max() + 1).argmin())

@@ -178,4 +178,5 @@ def _without_addresses(text: str) -> str:
 
 
 def _hashed(text: str) -> str:
-    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+    """Short enough for a sentence that says what differs."""
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()[:16]}"

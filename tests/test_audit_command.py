@@ -359,6 +359,13 @@ def test_rows_without_weight_are_no_evidence(tmp_path):
     head, groups = read(out / "groups.csv")
     assert [groups[g][head.index("rows") - 1] for g in "ab"] == [94, 5]
     assert groups["b"][head.index("positives") - 1] == 2
+    # One of which no row counts leaves what is known of the others as it is.
+    known = re.findall(r"The true difference of .*? is known to \+-[\d.]+", said)
+    assert len(known) == 2
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write("0.5,c,0,1\n")
+    result = invoke(path, *options, "--draws", "5")
+    assert all(words in " ".join(result.stdout.split()) for words in known)
     text = path.read_text(encoding="utf-8").replace(",b,1,", ",b,2,")
     path.write_text(text, encoding="utf-8")
     result = invoke(path, *options, "--draws", "5")
