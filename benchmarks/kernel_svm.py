@@ -129,7 +129,7 @@ def compare(rows, name, smoke):
 
     def grid():
         fits[:] = [
-            kernels.fit_svm(
+            solvers.fit_svm(
                 features,
                 labels,
                 kernel=kernels.gaussian,

@@ -51,10 +51,11 @@ import numpy as np
 from records import Record, parser_for, tell
 from timing import machine, once, seconds
 
-from fairjax import _kernel_sums, kernels, notions, penalties
+from fairjax import kernels, notions, penalties
 from fairjax.divergences import mmd_random_features, mmd_squared
+from fairjax.kernels import pairwise
 
-BLOCK = _kernel_sums.block_size(None)  # the default of `mmd_squared`
+BLOCK = pairwise.block_size(None)  # the default of `mmd_squared`
 MOST_IN_TORCH = 16_384
 
 

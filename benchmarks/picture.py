@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from fairjax import _canvas
+from fairjax.plots import canvas
 
 from .records import Record, floor
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     import matplotlib.figure
 
 OURS = (
-    ("o", "-", _canvas.BLUE),
-    ("s", "-", _canvas.SKY),
-    ("D", "-", _canvas.GREEN),
+    ("o", "-", canvas.BLUE),
+    ("s", "-", canvas.SKY),
+    ("D", "-", canvas.GREEN),
     ("p", "-", "#444444"),
 )
 OTHERS = (
-    ("^", "--", _canvas.RED),
-    ("v", "-.", _canvas.PURPLE),
-    (">", ":", _canvas.ORANGE),
+    ("^", "--", canvas.RED),
+    ("v", "-.", canvas.PURPLE),
+    (">", ":", canvas.ORANGE),
     ("<", (0, (5, 1, 1, 1, 1, 1)), "#444444"),
-    ("P", (0, (8, 3)), _canvas.RED),
-    ("X", (0, (1, 3)), _canvas.PURPLE),
+    ("P", (0, (8, 3)), canvas.RED),
+    ("X", (0, (1, 3)), canvas.PURPLE),
 )
 COLUMNS = 3
 
@@ -74,7 +74,7 @@ def draw(
     cases = panels(records)
     columns = min(COLUMNS, len(cases))
     rows = math.ceil(len(cases) / columns)
-    figure = _canvas.blank(0.4 + 4.4 * columns, 0.3 + 4.2 * rows)
+    figure = canvas.blank(0.4 + 4.4 * columns, 0.3 + 4.2 * rows)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax, ((benchmark, case), found) in zip(axes, cases.items(), strict=False):
         _panel(ax, found, ceilings, platform)
@@ -139,7 +139,7 @@ def _panel(
         # Less than a decade might hold no tick with a number.
         middle = math.sqrt(low * high)
         ax.set_ylim(middle / 12**0.5, middle * 12**0.5)
-    _canvas.tidy(ax)
+    canvas.tidy(ax)
     ax.legend(fontsize="x-small", framealpha=0.8)
 
 
@@ -162,7 +162,7 @@ def _ceiling(
     ax.plot(
         sizes,
         times,
-        color=_canvas.GREY,
+        color=canvas.GREY,
         linewidth=3.5,
         alpha=0.6,
         marker="_",

@@ -9,7 +9,7 @@ the sexes. Side by side in one run:
 - fairjax, the whole grid, with each loss; the maps and the directions are timed, too;
 - scikit-learn's LogisticRegression (lbfgs, precision 1e-6) on the same features with
   the directions projected out, tolerance 0 only, for a few points;
-- for what the features lose: `kernels.fit_svm`, exact, on 2,000 of the rows.
+- for what the features lose: `solvers.fit_svm`, exact, on 2,000 of the rows.
 
 Reported: seconds, the largest relative duality gap, points that did not converge, and
 test accuracy and gap of decisions of the best constrained point.
@@ -176,10 +176,10 @@ def compare(name, data, widths, prices, n_features, precision):
 
 
 def exact(data, n_rows, width, c):
-    """One point by `kernels.fit_svm`, on some of the rows."""
+    """One point by `solvers.fit_svm`, on some of the rows."""
     small = datasets.subsample(data, n_train=n_rows)
     start = time.perf_counter()
-    fit = kernels.fit_svm(
+    fit = solvers.fit_svm(
         small.train.features,
         small.train.labels,
         cond=compared(small.train),
@@ -188,7 +188,7 @@ def exact(data, n_rows, width, c):
         bandwidth=width,
     )
     laps = summary([time.perf_counter() - start])
-    scores = kernels.predict(
+    scores = solvers.predict(
         fit, small.train.features, data.test.features, kernel=kernels.gaussian
     )
     return record(

@@ -16,7 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fairjax import _canvas, _files
+from fairjax import files
+from fairjax.plots import canvas
 
 from .picture import draw
 from .records import Record, fault, finite, from_json, heading, line
@@ -170,7 +171,7 @@ def platform_of(run: Run) -> str:
 def write(run: Run, folder: Path) -> None:
     """Replaces the three files, each whole or not at all; the picture comes last."""
     text = table(run.about, run.ceilings, run.records, run.failures)
-    _files.write_whole(
+    files.write_whole(
         {
             folder / "run.json": lambda stream: stream.write(as_json(run).encode()),
             folder / "table.md": lambda stream: stream.write(text.encode()),
@@ -183,7 +184,7 @@ def write(run: Run, folder: Path) -> None:
         title += ", smoke sizes" if run.about["smoke"] else ""
         figure = draw(run.records, rates, platform=platform_of(run), title=title)
         picture = folder / "seconds.png"
-        _files.write_whole({picture: lambda stream: _canvas.write(figure, stream)})
+        files.write_whole({picture: lambda stream: canvas.write(figure, stream)})
 
 
 def run_all(
@@ -211,10 +212,10 @@ def run_all(
         OSError: for a folder that cannot be written, at once where it is given.
         ImportError: without matplotlib, at once.
     """
-    _canvas.blank(1.0, 1.0)
+    canvas.blank(1.0, 1.0)
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
-        _files.check_writable(output / "run.json")
+        files.check_writable(output / "run.json")
     begun = now()
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     about = {

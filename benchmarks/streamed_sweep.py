@@ -51,8 +51,8 @@ import pyarrow.parquet as pq
 from records import Record, parser_for, tell
 from timing import Laps, machine, peak_memory, summary
 
-from fairjax import _sources, datasets, metrics, orthogonality, solvers, streams
-from fairjax.datasets import ParquetStream
+from fairjax import datasets, metrics, orthogonality, solvers, streams
+from fairjax.datasets import ParquetStream, sources
 
 COLUMNS = """
     age workclass fnlwgt education education-num marital-status occupation relationship
@@ -170,7 +170,7 @@ def write(path: Path, table: pa.Table, rows: int) -> None:
 
 def adult() -> pd.DataFrame:
     """The training rows as they are published, without the sampling weight."""
-    path = _sources.find("adult.data", None)
+    path = sources.find("adult.data", None)
     frame = pd.read_csv(path, header=None, names=COLUMNS.split(), skipinitialspace=True)
     return frame.drop(columns="fnlwgt")
 

@@ -144,7 +144,7 @@ def main():
         numbers = np.array([row[:2] for row in rows]).reshape(-1, n_seeds, 2)
         mean, spread = numbers.mean(axis=1), numbers.std(axis=1)
         for i, strength in enumerate(strengths):
-            probes = metrics.leakage(
+            probes = probes.leakage(
                 rows[i * n_seeds][2],
                 groups,
                 n_groups=data.n_groups,

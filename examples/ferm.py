@@ -151,7 +151,7 @@ def linear(part, cond, weights, points):
 
 def gaussian(part, cond, weights, points):
     """Machines with the kernel exp(-gamma |x - y|^2), likewise."""
-    fit = kernels.fit_svm(
+    fit = solvers.fit_svm(
         part.features,
         part.labels,
         kernel=kernels.gaussian,
@@ -161,7 +161,7 @@ def gaussian(part, cond, weights, points):
         cond=cond,
         weights=weights,
     )
-    predict = partial(kernels.predict, fit, part.features, kernel=kernels.gaussian)
+    predict = partial(solvers.predict, fit, part.features, kernel=kernels.gaussian)
     return fit.converged, predict
 
 

@@ -3,7 +3,7 @@
 `orthogonality.project_kernel` takes the difference of the groups' means out of a table
 of kernel values. Whoever learns from that table learns under P1's constraint: on the
 training part, the positives of both groups have the same mean score. The table of the
-test rows is projected too. `kernels.fit_svm(tolerance=0)` solves the same problem
+test rows is projected too. `solvers.fit_svm(tolerance=0)` solves the same problem
 without a projected table, and must agree.
 
     pip install "fairjax[data]" scikit-learn
@@ -53,10 +53,10 @@ def main():
 
     plain = by_scikit_learn(table, rows, data.train.labels)
     projected = by_scikit_learn(fair, fair_rows, data.train.labels)
-    fit = kernels.fit_svm(
+    fit = solvers.fit_svm(
         known, train.labels, kernel=kernel, c=C, cond=cond, tolerance=0.0
     )
-    own = [kernels.predict(fit, known, part, kernel=kernel) for part in (known, new)]
+    own = [solvers.predict(fit, known, part, kernel=kernel) for part in (known, new)]
 
     print(f"{'':30}{'accuracy':>10}{'DEO':>8}{'training gap of means':>24}")
     report("SVC", *plain, train, test)

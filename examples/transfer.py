@@ -214,7 +214,7 @@ def measure(z, scores, data, rows, key):
         error = jnp.mean(outcomes != labels)
     means = metrics.group_means(outcomes, cond)
     some = jax.random.permutation(key, len(rows))[:PROBED]
-    probes = metrics.leakage(
+    probes = probes.leakage(
         z[rows][some], groups[some], n_groups=2, key=key, n_folds=3, draws=1
     )
     return [

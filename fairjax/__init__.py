@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from . import barycenters as barycenters
     from . import bounds as bounds
-    from . import checks as checks
     from . import datasets as datasets
     from . import divergences as divergences
     from . import erm as erm
@@ -22,9 +21,8 @@ if TYPE_CHECKING:
     from . import orthogonality as orthogonality
     from . import penalties as penalties
     from . import plots as plots
-    from . import sequences as sequences
+    from . import probes as probes
     from . import sharding as sharding
-    from . import sketches as sketches
     from . import solvers as solvers
     from . import streams as streams
     from . import sweeps as sweeps
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
 __all__ = [
     "barycenters",
     "bounds",
-    "checks",
     "datasets",
     "divergences",
     "erm",
@@ -44,9 +41,8 @@ __all__ = [
     "orthogonality",
     "penalties",
     "plots",
-    "sequences",
+    "probes",
     "sharding",
-    "sketches",
     "solvers",
     "streams",
     "sweeps",

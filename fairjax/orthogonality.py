@@ -23,7 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Real
 
-from . import _samples, checks, streams
+from . import streams
+from .arrays import checks, samples
 from .notions import Conditionals, Notion, demographic_parity
 from .streams import Stream
 
@@ -406,7 +407,7 @@ def _cell_sums(
 def _mean_gaps(
     features: Real[Array, "n d"], cond: Conditionals, contrasts: Real[Array, "c g"]
 ) -> Float[Array, "k d"]:
-    dtype = _samples.wide(features, cond.weights)
+    dtype = samples.wide(features, cond.weights)
     rows, features = contrasts.astype(dtype), features.astype(dtype)
     # Differences of means do not see a common shift, but float32 does: centre first.
     centred = features - features.mean(axis=0, keepdims=True)

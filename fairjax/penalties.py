@@ -18,7 +18,8 @@ import numpy as np
 from jax.lax import Precision
 from jaxtyping import Array, Bool, Float, Real
 
-from . import _samples, checks, erm
+from . import erm
+from .arrays import checks, samples
 from .notions import Conditionals
 
 # Returns a scalar, or a NamedTuple that has it as its `value`.
@@ -368,8 +369,8 @@ def covariance(
     mass = jnp.full(n, 1 / n, scores.dtype)
     if weights is not None:
         checks.check_weights(weights, n=n)
-        dtype = _samples.wide(scores, weights)
-        mass = _samples.shares(_samples.as_weights(weights, n, dtype))
+        dtype = samples.wide(scores, weights)
+        mass = samples.shares(samples.as_weights(weights, n, dtype))
         mass = mass.astype(scores.dtype)
     columns = attribute.astype(scores.dtype).reshape(n, -1)
     product = functools.partial(jnp.matmul, precision=Precision.HIGHEST)

@@ -69,7 +69,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Bool, PyTree
 
-from . import _rows, checks
+from .arrays import checks
+from .arrays import mesh as _rows
 
 
 class Sharded(NamedTuple):

@@ -21,7 +21,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from jaxtyping import ArrayLike, Bool, Float32, Int32, Real, Shaped
 
-from . import checks
+from .arrays import checks
 
 Item = TypeVar("Item")
 

@@ -12,7 +12,7 @@ from types import ModuleType, SimpleNamespace
 import matplotlib.image
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "benchmarks"
 
 

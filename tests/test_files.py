@@ -3,7 +3,7 @@ import stat
 
 import pytest
 
-from fairjax import _files
+from fairjax import files
 
 
 def test_all_files_are_written_or_none(tmp_path):
@@ -15,9 +15,9 @@ def test_all_files_are_written_or_none(tmp_path):
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        _files.write_whole({first: lambda stream: stream.write(b"new"), second: fail})
+        files.write_whole({first: lambda stream: stream.write(b"new"), second: fail})
     assert [path.read_text() for path in tmp_path.iterdir()] == ["older"]
-    _files.write_whole({first: lambda stream: stream.write(b"new")})
+    files.write_whole({first: lambda stream: stream.write(b"new")})
     assert [path.read_text() for path in tmp_path.iterdir()] == ["new"]
 
 
@@ -25,14 +25,14 @@ def test_a_link_stays_a_link(tmp_path):
     (tmp_path / "real").mkdir()
     link = tmp_path / "link"
     link.symlink_to(tmp_path / "real" / "file")
-    _files.write_whole({link: lambda stream: stream.write(b"new")})
+    files.write_whole({link: lambda stream: stream.write(b"new")})
     assert link.is_symlink()
     assert (tmp_path / "real" / "file").read_bytes() == b"new"
 
 
 def test_a_name_may_be_as_long_as_names_can_be(tmp_path):
     path = tmp_path / ("x" * 255)
-    _files.write_whole({path: lambda stream: stream.write(b"new")})
+    files.write_whole({path: lambda stream: stream.write(b"new")})
     assert path.read_bytes() == b"new"
 
 
@@ -41,12 +41,12 @@ def test_what_is_no_file_is_not_replaced(tmp_path):
     (tmp_path / "folder").mkdir()
     for name in ("pipe", "folder"):
         with pytest.raises(OSError, match="is there and is no file"):
-            _files.check_writable(tmp_path / name)
+            files.check_writable(tmp_path / name)
         with pytest.raises(OSError, match="is there and is no file"):
-            _files.write_whole({tmp_path / name: lambda stream: None})
+            files.write_whole({tmp_path / name: lambda stream: None})
     assert stat.S_ISFIFO(os.stat(tmp_path / "pipe").st_mode)
     with pytest.raises(OSError, match="none"):
-        _files.check_writable(tmp_path / "none" / "file")
+        files.check_writable(tmp_path / "none" / "file")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "pipe"]
 
 
@@ -56,7 +56,7 @@ def test_a_folder_that_was_made_goes_when_the_work_fails(tmp_path):
     seen = []
 
     def work(folder):
-        with _files.folder_for(folder, ["a", "b"]) as paths:
+        with files.folder_for(folder, ["a", "b"]) as paths:
             seen.append((paths == [folder / "a", folder / "b"], folder.is_dir()))
             raise ValueError("no")
 

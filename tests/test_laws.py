@@ -90,7 +90,7 @@ def members(module):
         function
         for name, function in vars(module).items()
         if inspect.isfunction(function)
-        and function.__module__ == module.__name__
+        and function.__module__.startswith(module.__name__)
         and not name.startswith("_")
         and name not in OUTSIDE
         and not name.endswith("_info")

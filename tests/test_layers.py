@@ -12,7 +12,7 @@ import pytest
 
 import fairjax
 
-PACKAGE = Path(__file__).parent.parent / "fairjax"
+PACKAGE = Path(__file__).parents[1] / "fairjax"
 
 
 class Layer(NamedTuple):

@@ -12,12 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from test_laws import DIVERGENCES, EVERYONE, clouds, diverge, evaluate, problem
 
 from fairjax import (
-    _kernel_fits,
-    _meshes,
-    _streamed,
     barycenters,
     bounds,
     erm,
@@ -26,12 +22,15 @@ from fairjax import (
     notions,
     orthogonality,
     penalties,
-    sequences,
-    sketches,
     solvers,
     streams,
     training,
 )
+from fairjax.barycenters import sketches
+from fairjax.solvers.kernel import programs
+from fairjax.solvers.linear import streaming
+from fairjax.sweeps import devices
+from tests.test_laws import DIVERGENCES, EVERYONE, clouds, diverge, evaluate, problem
 
 N, D, G = 24, 3, 2
 
@@ -127,8 +126,8 @@ def sketched(features, labels, cond, scores, groups):
 
 def sequenced(features, labels, cond, scores, groups):
     attributes = [groups, labels]
-    maps = sequences.fit_maps(scores, attributes, sizes=[G, 2])
-    return sequences.apply_maps(maps, scores, attributes)
+    maps = barycenters.fit_maps(scores, attributes, sizes=[G, 2])
+    return barycenters.apply_maps(maps, scores, attributes)
 
 
 def bounded(features, labels, cond, scores, groups):
@@ -213,10 +212,10 @@ def stream(features, labels, cond, scores, groups):
 
 # What calls compiled programs from the host, and where these are.
 CALLS = {
-    "fit_svm": (functools.partial(machine, kernels.fit_svm), _kernel_fits),
-    "fit_ridge": (functools.partial(machine, kernels.fit_ridge), _kernel_fits),
-    "fit_logistic": (functools.partial(machine, kernels.fit_logistic), _kernel_fits),
-    "fit_linear_stream": (stream, _streamed),
+    "fit_svm": (functools.partial(machine, solvers.fit_svm), programs),
+    "fit_ridge": (functools.partial(machine, solvers.fit_ridge), programs),
+    "fit_logistic": (functools.partial(machine, solvers.fit_logistic), programs),
+    "fit_linear_stream": (stream, streaming),
 }
 
 
@@ -242,7 +241,7 @@ def test_programs_called_from_the_host(name, platform, rng, monkeypatch):
 
 def test_networks_at_many_strengths(rng, monkeypatch):
     """Both programs of `training.fit`, mini-batches included; one small fit runs."""
-    plain, found = _meshes.program, []
+    plain, found = devices.program, []
 
     class Recorded:
         def __init__(self, *arguments):
@@ -257,7 +256,7 @@ def test_networks_at_many_strengths(rng, monkeypatch):
         def __call__(self, *arguments):
             return self.trace(*arguments).lower().compile()(*arguments)
 
-    monkeypatch.setattr(_meshes, "program", Recorded)
+    monkeypatch.setattr(devices, "program", Recorded)
     features, labels, _, _, groups = data_of(rng)
     fit = training.fit(
         lambda params, features: features @ params,

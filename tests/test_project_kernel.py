@@ -9,7 +9,7 @@ import pytest
 
 from fairjax import kernels, metrics, notions, orthogonality
 from fairjax.orthogonality import project_kernel
-from tests import test_parity
+from tests.slow.claims import test_published_adult as test_parity
 
 N, D = 60, 6
 

@@ -8,22 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from collectives import sent
 from jax.sharding import PartitionSpec as P
-from test_meshes import START, call
 
-from fairjax import (
-    _blocks,
-    _first_order,
-    _linear,
-    divergences,
-    erm,
-    kernels,
-    notions,
-    penalties,
-    sharding,
-    solvers,
-)
+from fairjax import divergences, erm, kernels, notions, penalties, sharding, solvers
+from fairjax.solvers.linear import accelerated
+from fairjax.solvers.linear import blocks as _blocks
+from fairjax.solvers.linear import problem as _linear
+from tests.reference.collectives import sent
+from tests.slow.processes.test_meshes import START, call
 
 # Evaluated here on one device, and in other processes on several.
 PROGRAM = """
@@ -115,8 +107,9 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_compilation_cache_dir", {cache!r})
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
-from collectives import largest, sent
-from fairjax import _blocks, _linear, sharding
+from tests.reference.collectives import largest, sent
+from fairjax import sharding
+from fairjax.solvers.linear import blocks as _blocks, problem as _linear
 
 def save(**results):
     leaves, _ = jax.tree_util.tree_flatten_with_path(results)
@@ -300,11 +293,11 @@ def test_bytes_of_the_linear_solver(mesh, monkeypatch, blocks, rng):
     loss = _linear.SMOOTH[erm.logistic]
     points = jnp.zeros((d + 1, m))
     step = text_of(
-        lambda r, p: _first_order.risk_slope(r, loss, p), problem.rows, points
+        lambda r, p: accelerated.risk_slope(r, loss, p), problem.rows, points
     )
     assert sent(step) == {"all-reduce": 4 * (d + 1) * m}
     step = text_of(
-        lambda r, p: _first_order.risk_and_slope(r, loss, p), problem.rows, points
+        lambda r, p: accelerated.risk_and_slope(r, loss, p), problem.rows, points
     )
     assert sent(step) == {"all-reduce": 4 * (d + 2) * m}
 

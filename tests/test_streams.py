@@ -14,17 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fairjax import (
-    _audit_stream,
-    _streamed,
-    datasets,
-    erm,
-    metrics,
-    notions,
-    orthogonality,
-    solvers,
-    streams,
-)
+from fairjax import datasets, erm, metrics, notions, orthogonality, solvers, streams
+from fairjax.metrics import streaming as _audit_stream
+from fairjax.solvers.linear import streaming as _streamed
 
 N, D, CHUNK, M = 600, 5, 256, 4
 

@@ -1,0 +1,23 @@
+"""Empirical risk, whole and per cell, for any pointwise loss.
+
+A loss takes scores and labels and returns one value per sample. Binary labels are 0 and
+1 everywhere in fairjax; the margin losses below map them to -1 and 1 themselves, so a
+decision is `scores > 0` under each of them.
+"""
+
+from .losses import Loss as Loss
+from .losses import hinge as hinge
+from .losses import linear as linear
+from .losses import logistic as logistic
+from .losses import squared as squared
+from .losses import squared_hinge as squared_hinge
+from .losses import zero_one as zero_one
+from .objectives import Batch as Batch
+from .objectives import Objective as Objective
+from .objectives import Outputs as Outputs
+from .objectives import Parts as Parts
+from .objectives import Penalty as Penalty
+from .objectives import objective as objective
+from .risks import conditional_risks as conditional_risks
+from .risks import empirical_risk as empirical_risk
+from .risks import risk_gap as risk_gap

@@ -1,0 +1,362 @@
+"""From a data set to its frontier between accuracy and fairness.
+
+`linear` fits linear models over a grid of strengths and ridges, as one batch, measures
+decisions on the training and the test part, and chooses one setting by P1's validation
+procedure: cross-validated on the training part, which never sees the test part.
+`kernel` does the same with kernel machines, and `network` with networks, for classes,
+real labels and many tasks.
+
+A method is a function from a task to its fits: `constraint`, `penalty`, `projection`,
+`elimination`, or your own. What a strength means is the method's choice, except that 0
+is the model without fairness.
+"""
+
+import functools
+import os
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int, Real
+
+from .. import erm, orthogonality, solvers, sweeps
+from ..datasets import Dataset
+from ..notions import Conditionals, Notion
+from ..solvers import LinearFit
+from .driver import Fits, form_of, frontier_of, kept, sharing
+from .frontier import Frontier as Frontier
+from .frontier import (
+    Part,
+    check_axis,
+    check_selection,
+    choose,
+    compare,
+    cross_validate,
+    on_device,
+    shares_of,
+)
+from .frontier import average as average
+from .frontier import check as check
+from .kernel import is_open as is_open
+from .kernel import kernel as kernel
+from .kernel import median_bandwidth as median_bandwidth
+from .network import network as network
+
+
+class Task(NamedTuple):
+    """What a method is given: training samples and a grid.
+
+    Attributes:
+        features: of the training samples.
+        labels: as the loss wants them.
+        directions: from `orthogonality.directions` on the same samples.
+        strength: how much fairness, at least 0; one entry per point.
+        ridge: weight of the ridge term, above 0; one entry per point.
+        loss: one that `solvers.fit_linear` knows.
+        weights: a mask, the samples to fit on.
+    """
+
+    features: Float[Array, "n d"]
+    labels: Real[Array, " n"]
+    directions: Float[Array, "k d"]
+    strength: Float[np.ndarray, " m"]
+    ridge: Float[np.ndarray, " m"]
+    loss: erm.Loss
+    weights: Bool[Array, " n"]
+
+    def fit(self, **changes) -> LinearFit:
+        """`solvers.fit_linear` on this task, without a fairness term by itself."""
+        known = {
+            "features": self.features,
+            "labels": self.labels,
+            "loss": self.loss,
+            "ridge": jnp.asarray(self.ridge),
+            "directions": self.directions,
+            "weights": self.weights,
+        }
+        return solvers.fit_linear(**(known | changes))
+
+
+Method = Callable[[Task], LinearFit]
+
+
+def constraint(task: Task) -> LinearFit:
+    """Bounds the gaps of mean scores by a share of the unconstrained model's.
+
+    With the gaps `g0_k = <w0, u_k>` of the unconstrained fit at the same ridge, a
+    strength s in [0, 1] asks for `|<w, u_k>| <= (1 - s) |g0_k|`; 1 is the paper's
+    constraint, exact orthogonality. Equal mean scores still leave unequal decisions,
+    so s above 1 turns the gaps around, `<w, u_k> = (1 - s) g0_k`: the gap of decisions
+    often vanishes there, and sometimes below 1.
+
+    Args:
+        task: samples and grid.
+
+    Returns:
+        The models; cost of one batch more, of the different ridges.
+
+    References:
+        Donini et al., NeurIPS 2018, Problem 11 and Eq. 12.
+    """
+    ridges, row = np.unique(task.ridge, return_inverse=True)
+    free = task.fit(ridge=jnp.asarray(ridges)).coefficients
+    gaps = jnp.matmul(free, task.directions.T, precision="highest")
+    gaps = np.asarray(gaps, np.float64)[row.ravel()]
+    share = (1 - task.strength.astype(np.float64))[:, None]
+    # At strength 0 the bound would hold with equality: rounding must not make it bind.
+    tolerance = np.where(share < 1, np.maximum(share, 0) * np.abs(gaps), np.inf)
+    target = np.minimum(share, 0) * gaps
+    return task.fit(tolerance=jnp.asarray(tolerance), target=jnp.asarray(target))
+
+
+def penalty(task: Task) -> LinearFit:
+    """Adds `strength * sum_k <w, u_k>^2` to the objective.
+
+    The strength is a weight [loss / score^2]: mean scores get equal in the limit only.
+    Argument and result as for `constraint`.
+    """
+    return task.fit(lam=jnp.asarray(task.strength))
+
+
+def projection(task: Task) -> LinearFit:
+    """Pre-processing: fits on features without their part along the directions.
+
+    Equals `constraint` at strength 1. The strength is 1, or 0 for features as they are:
+    there are no degrees in between. Coefficients are for features as they are. Argument
+    and result as for `constraint`.
+
+    References:
+        Donini et al., NeurIPS 2018, section 4, as an orthogonal projection.
+    """
+    return _preprocessed(task, orthogonality.project_features)
+
+
+def elimination(task: Task) -> LinearFit:
+    """Pre-processing in the paper's form: one coordinate less per direction.
+
+    As `projection`, with `orthogonality.eliminate_feature`: the gaps of mean scores
+    vanish as well, by another model.
+
+    References:
+        Donini et al., NeurIPS 2018, section 4, Eq. 13.
+    """
+    return _preprocessed(task, orthogonality.eliminate_feature)
+
+
+# Points beyond 1 turn the gap of mean scores around; 1 itself must be among them.
+STRENGTHS: dict[Method, tuple[float, ...]] = {
+    constraint: (*np.linspace(0, 1, 33), *np.linspace(1, 2, 32)[1:]),
+    penalty: (0.0, *np.logspace(-3, 3, 63)),
+    projection: (0.0, 1.0),
+    elimination: (0.0, 1.0),
+}
+
+
+def linear(
+    dataset: Dataset,
+    *,
+    notion: Notion,
+    loss: erm.Loss = erm.logistic,
+    method: Method = constraint,
+    strengths: Sequence[float | int] | Real[np.ndarray, " s"] | None = None,
+    ridges: Sequence[float | int] | Real[np.ndarray, " r"] = (1e-4,),
+    n_folds: int = 5,
+    seed: int = 0,
+    keep: float = 0.9,
+    mesh: Mesh | None = None,
+    progress: sweeps.Progress | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+) -> Frontier:
+    """Fits, measures and selects linear models over strengths and ridges.
+
+    Args:
+        dataset: from `datasets`.
+        notion: a function of `notions`; binds the strata.
+        loss: static; `erm.logistic`, `erm.hinge`, `erm.squared_hinge` or
+            `erm.squared`, which regresses on labels -1 and 1.
+        method: a function such as `constraint`.
+        strengths: at least 0; sorted, and 0 is added. The method's default (see
+            `STRENGTHS`) when None: 64 points in [0, 2] for `constraint`, 0 and 63
+            points from 1e-3 to 1e3 for `penalty`.
+        ridges: weights of the ridge term, above 0; the grid is the product.
+        n_folds: folds of the cross-validation, stratified on label and group. 0 means
+            none: then the selection reads the training numbers, which flatters.
+        seed: of the folds.
+        keep: settings with this share of the best accuracy are good enough, in (0, 1].
+        mesh: devices that share the points of each batch, in one process or in several
+            that `jax.distributed` has joined: then each calls this alike and gets all
+            results. They are those of one device, up to rounding; a method is given
+            some of the points at a time.
+        progress: called as `progress(done, n_folds + 1)` after each batch of fits.
+        checkpoint: a directory. Every batch of fits is saved there, whole or not at
+            all, and found again by a later run. Of several processes the first one
+            reads and writes.
+
+    Returns:
+        All points, ridges slowest. Directions and unconstrained gaps of a fold come
+        from its own training samples. Computes in float32, or in float64 under
+        `jax_enable_x64`. Cost: `n_folds + 1` batches of `solvers.fit_linear` with one
+        compiled program; memory O(n d), scores of one point at a time.
+
+    Raises:
+        ValueError: before any compilation, for an empty dataset or part, features that
+            are not finite, labels all alike, one group only, a cell that the notion
+            needs without members in either part (or with one only, under
+            cross-validation), bad strengths, ridges, folds or `keep`, fewer points than
+            devices, a checkpoint of another frontier, and processes that differ.
+
+    Example:
+        >>> from fairjax import datasets, notions
+        >>> found = linear(datasets.toy(n=200), notion=notions.equal_opportunity,
+        ...     strengths=[0.0, 1.0], n_folds=0)
+        >>> found.strength.tolist(), found.selected, found.unconstrained
+        ([0.0, 1.0], 1, 0)
+
+    References:
+        Donini et al., NeurIPS 2018, section 5, for the validation procedure.
+    """
+    strength, ridge = _grid(strengths, ridges, method=method)
+    check_selection(keep=keep, n_folds=n_folds)
+    counts = check(dataset, notion=notion, n_folds=n_folds)
+    train, test = on_device(dataset.train), on_device(dataset.test)
+    labels = train.labels
+    # Labels -1 and 1 keep the decision at a score above 0.
+    targets = 2 * labels - 1 if loss is erm.squared else labels
+    cells = functools.partial(compare, notion=notion, n_groups=dataset.n_groups)
+    done = progress or (lambda done, total: None)
+
+    shared = sharing(
+        dataset,
+        {"strength": strength, "ridge": ridge},
+        mesh=mesh,
+        checkpoint=checkpoint,
+        notion=notion,
+        loss=loss,
+        method=method,
+        n_folds=n_folds,
+        seed=seed,
+    )
+    real = train.features.dtype
+    form = functools.partial(
+        form_of,
+        strength.size,
+        counts=counts,
+        width=train.features.shape[1],
+        measured=real,
+        fitted=real,
+        counted=np.int32,
+    )
+
+    def measured(
+        rows: Int[np.ndarray, " r"],
+        inside: Bool[np.ndarray, " n"],
+        *parts: tuple[Part, Bool[np.ndarray, " _"]],
+    ) -> Fits:
+        """Models of some points fitted on some samples, measured on others."""
+        weights = jnp.asarray(inside)
+        directions = orthogonality.directions(train.features, cells(train, weights))
+        task = Task(
+            train.features,
+            targets,
+            directions,
+            strength[rows],
+            ridge[rows],
+            loss,
+            weights,
+        )
+        fit, shares = method(task), []
+        for part, chosen in parts:
+            mask = jnp.asarray(chosen)
+            cond = cells(part, mask)
+            shares.append(_measure(fit.coefficients, fit.intercept, part, cond, mask))
+        return kept(shares, fit)
+
+    everyone = np.ones(labels.shape, bool)
+    both = ((train, everyone), (test, np.ones(test.labels.shape, bool)))
+    whole = shared.fit(
+        lambda rows: measured(rows, everyone, *both), form(parts=2), part="whole"
+    )
+    done(1, n_folds + 1)
+    cv_shares, cv_converged = whole.shares.T[:2], whole.converged
+    if n_folds:
+
+        def fold(inside: Bool[np.ndarray, " n"], number: int):
+            part = shared.fit(
+                lambda rows: measured(rows, inside, (train, ~inside)),
+                form(parts=1),
+                part="fold",
+                number=number,
+            )
+            return part.shares.T[:2], part.converged
+
+        cv_shares, cv_converged = cross_validate(
+            train, fold, n_folds=n_folds, seed=seed, progress=done
+        )
+    return choose(
+        frontier_of(
+            whole,
+            strength=strength,
+            ridge=ridge,
+            bandwidth=np.full(strength.shape, np.nan),
+            cv_shares=cv_shares,
+            cv_converged=cv_converged,
+            counts=counts,
+        ),
+        keep=keep,
+    )
+
+
+def _preprocessed(task: Task, remove: Callable[[Array, Array], Array]) -> LinearFit:
+    # The map of a sample, as a matrix: transposed, it takes coefficients back.
+    identity = jnp.eye(task.features.shape[1], dtype=task.directions.dtype)
+    maps = {0.0: identity, 1.0: remove(identity, task.directions)}
+    fits, order = [], []
+    for value in np.unique(task.strength).tolist():
+        rows = np.flatnonzero(task.strength == value)
+        inputs = remove(task.features, task.directions) if value else task.features
+        ridge = jnp.asarray(task.ridge[rows])
+        fit = task.fit(features=inputs, ridge=ridge)
+        back = jnp.matmul(fit.coefficients, maps[value].T, precision="highest")
+        fits.append(fit._replace(coefficients=back))
+        order.append(rows)
+    place = np.argsort(np.concatenate(order))
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[place], *fits)
+
+
+@jax.jit
+def _measure(coefficients, intercept, part: Part, cond: Conditionals, weights):
+    """Shares of the decisions of every model, one model's scores at a time."""
+
+    def point(model):
+        scores = jnp.matmul(part.features, model[0], precision="highest") + model[1]
+        return shares_of(scores > 0, part.labels, cond, weights)
+
+    return jax.lax.map(point, (coefficients, intercept))
+
+
+def _grid(strengths, ridges, *, method: Method):
+    if strengths is None:
+        if method not in STRENGTHS:
+            raise ValueError(
+                "`strengths` must be given for a method without default ones, but is "
+                "None."
+            )
+        strengths = STRENGTHS[method]
+    axes = {
+        "strengths": check_axis(strengths, name="strengths"),
+        "ridges": check_axis(ridges, name="ridges", positive=True),
+    }
+    strengths = np.union1d([0.0], axes["strengths"])
+    if method in (projection, elimination) and not np.isin(strengths, (0, 1)).all():
+        raise ValueError(
+            f"`strengths` must be 0 (features as they are) or 1 (pre-processed) for a "
+            f"pre-processing method, but holds {np.setdiff1d(strengths, (0, 1))[0]:g}. "
+            f"Leave them out, or choose `constraint`."
+        )
+    points = sweeps.grid(
+        ridge=np.unique(axes["ridges"].astype(float)), strength=strengths
+    )
+    return np.asarray(points["strength"]), np.asarray(points["ridge"])

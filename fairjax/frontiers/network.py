@@ -1,0 +1,267 @@
+"""The frontier of networks: the penalty acts on what the hidden layer knows."""
+
+import functools
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, PyTree, Real
+
+from .. import erm, metrics, notions, sweeps, training
+from ..datasets import Dataset, tables
+from .driver import words
+from .frontier import Frontier, check_axis, check_selection, choose, shares_of
+from .frontier import check as check_dataset
+
+_HELD_OUT = 0.2  # of the training samples, to select by
+
+
+def network(
+    dataset: Dataset,
+    *,
+    notion: notions.Notion,
+    strengths: Sequence[float | int] | Real[np.ndarray, " s"],
+    on_representation: erm.Penalty | None = None,
+    on_scores: erm.Penalty | None = None,
+    widths: Sequence[int] = (64,),
+    epochs: int = 20,
+    batch_size: int | None = None,
+    learning_rate: float = 3e-3,
+    seed: int = 0,
+    keep: float = 0.9,
+    mesh: Mesh | None = None,
+    progress: sweeps.Progress | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+) -> Frontier:
+    """Trains, measures and selects networks over strengths of a penalty.
+
+    The hidden layers have tanh units. With `dataset.tasks` they are shared by all
+    tasks, with a head for each. Real labels are learned with the squared loss, classes
+    with the logistic one, by Adam on stratified mini-batches.
+
+    Args:
+        dataset: from `datasets`, with classes or real labels.
+        notion: a function of `notions`; `demographic_parity` for real labels.
+        strengths: weights of the penalty, at least 0; sorted, and 0 is added.
+        on_representation: a penalty of the last hidden layer, such as
+            `functools.partial(penalties.divergence_gap_info, divergence=...)`.
+        on_scores: a penalty of the scores. At least one of the two is needed.
+        widths: of the hidden layers.
+        epochs: passes over the data.
+        batch_size: samples in a batch. By default an eighth of them, but from 64 to 512
+            (or all, where there are fewer): so small data have their steps, too.
+        learning_rate: of Adam.
+        seed: of the start, the batches and the held-out samples.
+        keep: settings with this share of the best accuracy are good enough, in (0, 1].
+        mesh: devices that share the networks, as for `sweeps.run`, in one process or in
+            several that `jax.distributed` has joined.
+        progress: called as `progress(done, epochs)`.
+        checkpoint: a directory from whose last epochs the training goes on; see
+            `training.fit`.
+
+    Returns:
+        One point per strength. A fifth of the training samples, spread over groups and
+        labels, is held out for the selection; networks learn from the others. Cost: one
+        program for all strengths; see `training.fit`. A penalty on layers that tasks
+        share does not bind what their heads add: where tasks differ in who belongs to
+        them, scores differ between groups even if the representation does not. Where
+        tasks are targets of the same samples, one held out for a task may be learned
+        from for another, which makes the held-out numbers a little too good.
+
+    Raises:
+        ValueError: as `linear` does for the data, and as `training.fit` does.
+
+    Example:
+        >>> from fairjax import datasets, penalties
+        >>> found = network(datasets.toy(n=200), notion=notions.demographic_parity,
+        ...     on_scores=penalties.mean_gap_info, strengths=[1.0], epochs=1)
+        >>> found.strength.tolist(), found.iterations.tolist()
+        ([0.0, 1.0], [1, 1])
+
+    References:
+        Oneto et al., NeurIPS 2020; the selection is that of Donini et al., NeurIPS
+        2018, section 5, by a held-out part.
+    """
+    if on_representation is None and on_scores is None:
+        raise ValueError(
+            "give `on_representation`, `on_scores` or both: a network without a "
+            "penalty has no frontier."
+        )
+    check_selection(keep=keep)
+    values = check_axis(strengths, name="strengths").astype(np.float32)
+    strength = np.union1d(np.float32(0), values)
+    counts = check_dataset(dataset, notion=notion, n_folds=0, regression=True)
+    regression, tasks = dataset.is_regression, dataset.tasks
+    learn, hold = _held_out(dataset, seed)
+    shift, spread = 0.0, 1.0
+    if regression:
+        labels = dataset.labels[learn].astype(np.float64)
+        shift, spread = labels.mean(), labels.std()
+    rows = {
+        "learn": learn,
+        "train": dataset.is_train,
+        "hold": hold,
+        "test": ~dataset.is_train,
+    }
+    parts = {name: _batch(dataset, own, shift, spread) for name, own in rows.items()}
+    width = dataset.features.shape[1]
+    n_tasks = None if tasks is None else len(dataset.task_names)
+
+    apply, init = _functions(width, widths, n_tasks)
+    options = (notion, on_representation, on_scores, [*widths], learning_rate)
+    fit = training.fit(
+        apply,
+        init,
+        parts["learn"],
+        objective=erm.objective(
+            loss=erm.squared if regression else erm.logistic,
+            notion=notion,
+            n_groups=dataset.n_groups,
+            on_scores=on_scores,
+            on_representation=on_representation,
+            n_tasks=n_tasks,
+        ),
+        optimizer=optax.adam(learning_rate),
+        epochs=epochs,
+        strength=strength,
+        seed=seed,
+        batch_size=_batch_size(batch_size, int(learn.sum())),
+        by_label=not regression,
+        mesh=mesh,
+        progress=progress,
+        checkpoint=checkpoint,
+        tag="; ".join(map(words, options)),
+    )
+    found = [
+        np.asarray(_measure(apply, fit.params, parts[n], notion, dataset, regression)).T
+        for n in ("learn", "hold", "test")
+    ]
+    m = strength.size
+    last = np.asarray(fit.epochs) - 1
+    history = fit.history
+    sound = np.asarray(fit.finite) & (np.nanmin(history.converged, axis=1) == 1)
+    nothing = np.full(m, np.nan, np.float32)
+    return choose(
+        Frontier(
+            strength,
+            np.zeros(m, np.float32),
+            *(column for part in found for column in part[:2]),
+            objective=np.asarray(history.value)[np.arange(m), last],
+            gap=nothing,
+            violation=nothing,
+            iterations=np.asarray(fit.epochs),
+            converged=sound,
+            cv_converged=sound,
+            on_front=np.zeros(m, bool),
+            selected=-1,
+            unconstrained=-1,
+            coefficients=np.zeros((m, 0), np.float32),
+            intercept=nothing,
+            counts=counts,
+            test_rates=found[-1][2:].T.reshape(m, *counts.shape[1:]),
+            bandwidth=nothing,
+            params=jax.tree.map(np.asarray, fit.params),
+        ),
+        keep=keep,
+    )
+
+
+def decide(
+    found: Frontier, widths: Sequence[int], features: Float[np.ndarray, "n d"]
+) -> Bool[np.ndarray, "m n"]:
+    """Decisions of all networks of a frontier, for samples of one task."""
+    apply, _ = _functions(features.shape[1], widths, None)
+    nothing = jnp.zeros(len(features), int)
+    batch = erm.Batch(jnp.asarray(features), nothing, nothing)
+
+    @jax.jit
+    def all_(params: PyTree, batch: erm.Batch) -> Bool[Array, "m n"]:
+        def one(own: PyTree) -> Bool[Array, " n"]:
+            return training.evaluate(apply, own, batch).scores > 0
+
+        return jax.lax.map(one, params)
+
+    return np.asarray(all_(found.params, batch))
+
+
+def _functions(
+    width: int, widths: Sequence[int], n_tasks: int | None
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """What applies a network to its parameters, and what draws these."""
+    from .. import modules
+
+    def make(rngs: Any) -> Any:
+        options = {"activation": jnp.tanh, "rngs": rngs}
+        if n_tasks is None:
+            return modules.MLP(width, widths, **options)
+        return modules.SharedRepresentation(width, widths, n_tasks=n_tasks, **options)
+
+    apply, init, _ = modules.functional(make)
+    return apply, init
+
+
+def _batch_size(wanted: int | None, n: int) -> int | None:
+    """None for full batches."""
+    size = min(512, max(64, n // 8)) if wanted is None else wanted
+    return size if size < n else None
+
+
+def _held_out(dataset: Dataset, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which samples to learn from, and which to select by."""
+    rows = np.flatnonzero(dataset.is_train)
+    strata, labels = dataset.groups[rows], dataset.labels[rows]
+    if dataset.tasks is not None:
+        strata = strata + dataset.n_groups * dataset.tasks[rows]
+    along = labels if dataset.is_regression else None
+    if along is None:
+        strata = 2 * strata + labels
+    kept = tables.stratified(strata, test_size=_HELD_OUT, seed=seed, along=along)
+    learn, hold = np.zeros((2, dataset.is_train.size), bool)
+    learn[rows[kept]], hold[rows[~kept]] = True, True
+    return learn, hold
+
+
+def _batch(
+    dataset: Dataset, rows: np.ndarray, shift: float, spread: float
+) -> erm.Batch:
+    labels = dataset.labels[rows]
+    if dataset.is_regression:
+        labels = ((labels - shift) / spread).astype(np.float32)
+    tasks = None if dataset.tasks is None else jnp.asarray(dataset.tasks[rows])
+    return erm.Batch(
+        jnp.asarray(dataset.features[rows]),
+        jnp.asarray(labels),
+        jnp.asarray(dataset.groups[rows]),
+        tasks=tasks,
+    )
+
+
+def _measure(
+    apply: Callable[..., Any],
+    params: Any,
+    part: erm.Batch,
+    notion: notions.Notion,
+    dataset: Dataset,
+    regression: bool,
+) -> Float[Array, "m c"]:
+    """Shares of every model, one after the other."""
+    cond = notion(part.groups, part.labels, n_groups=dataset.n_groups)
+
+    def point(own: Any, batch: erm.Batch) -> Float[Array, " c"]:
+        scores = training.evaluate(apply, own, batch).scores
+        if regression:
+            error = jnp.mean(jnp.square(scores - batch.labels))
+            explained = 1 - error / jnp.var(batch.labels)
+            shares = jnp.stack([explained, metrics.ks_distance(scores, cond)])
+            return jnp.pad(shares, (0, cond.occupied.size), constant_values=jnp.nan)
+        return shares_of(scores > 0, batch.labels, cond, None)
+
+    measured = jax.jit(
+        lambda params, batch: jax.lax.map(functools.partial(point, batch=batch), params)
+    )
+    return measured(params, part)

@@ -1,0 +1,425 @@
+"""Intervals against the book in NumPy, SciPy, the metrics themselves, and coverage."""
+
+import functools
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+from fairjax import metrics, notions
+from fairjax.metrics.bootstrap_statistics import all_cells, of_means
+from fairjax.metrics.bootstrapping import _compiled
+from fairjax.metrics.measures import each
+
+N = 40
+METHODS = "percentile", "bca"
+one_group = functools.partial(notions.demographic_parity, n_groups=1)
+
+
+def bootstrap_with_counts(statistic, n, **options):
+    """The interval, and the counts of each draw as the statistic saw them."""
+    seen = []
+
+    def watched(counts):
+        jax.debug.callback(lambda c: seen.append(np.asarray(c, float)), counts)
+        return statistic(counts)
+
+    found = metrics.bootstrap(watched, n=n, key=jax.random.key(3), **options)
+    jax.effects_barrier()
+    return found, np.array(seen)
+
+
+def interval_by_the_book(value, drawn, influence, level, method):
+    """Efron, Tibshirani 1993, sections 13.3 and 14.3, with half of the ties below."""
+    tails = np.array([1 - level, 1 + level]) / 2
+    if method == "bca":
+        share = (drawn < value).mean() + (drawn == value).mean() / 2
+        z0, z = scipy.stats.norm.ppf(share), scipy.stats.norm.ppf(tails)
+        a = (influence**3).sum() / (6 * (influence**2).sum() ** 1.5)
+        tails = scipy.stats.norm.cdf(z0 + (z0 + z) / (1 - a * (z0 + z)))
+    return np.quantile(drawn, tails)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("design", ["samples", "clusters", "strata", "both"])
+def test_interval_matches_the_book(method, design, rng, x64):
+    """A weighted mean, whose influence is `w (x - mean) / sum w`, and a rate."""
+    x, weights = rng.exponential(size=N), rng.uniform(0.5, 2, size=N)
+    x = np.stack([x, x > 1])
+    clusters = np.arange(N) // 2 * 7 - 5 if design in ("clusters", "both") else None
+    strata = (np.arange(N) < 14) * 3 if design in ("strata", "both") else None
+    options = {"clusters": clusters, "strata": strata, "draws": 300, "level": 0.8}
+
+    def means(counts):
+        mass = weights * counts
+        return (x * mass[None]).sum(axis=1) / mass.sum()
+
+    (low, high), counts = bootstrap_with_counts(means, N, method=method, **options)
+    counts = counts[~(counts == 1).all(axis=1)]  # The sample itself, for BCa.
+    assert len(counts) == 300
+    np.testing.assert_array_equal(counts.sum(axis=1), N)
+    if clusters is not None:
+        np.testing.assert_array_equal(counts[:, ::2], counts[:, 1::2])
+    if strata is not None:
+        np.testing.assert_array_equal(counts[:, :14].sum(axis=1), 14)
+    drawn = np.array([means(c) for c in counts])
+    for number in range(2):
+        value = means(np.ones(N))[number]
+        influence = weights * (x[number] - value) / weights.sum()
+        units = np.arange(N) if clusters is None else np.arange(N) // 2
+        influence = np.bincount(units, influence)
+        stratum = np.zeros(N) if strata is None else strata
+        stratum = stratum[:: N // len(influence)]
+        for code in np.unique(stratum):
+            influence[stratum == code] -= influence[stratum == code].mean()
+        near = np.abs(drawn[:, number] - value) < 1e-12
+        clean = np.where(near, value, drawn[:, number])
+        expected = interval_by_the_book(value, clean, influence, 0.8, method)
+        np.testing.assert_allclose([low[number], high[number]], expected, rtol=1e-6)
+
+
+def test_every_sample_is_drawn_equally_often_and_independently():
+    _, counts = bootstrap_with_counts(jnp.sum, 20, draws=1000)
+    np.testing.assert_allclose(counts.mean(axis=0), 1, atol=5 / 1000**0.5)
+    # Multinomial: variance 1 - 1/n, covariance -1/n.
+    spread = np.cov(counts.T) * 20
+    expected = 20 * np.eye(20) - 1
+    np.testing.assert_allclose(spread, expected, atol=20 * 5 * (2 / 1000) ** 0.5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_interval_matches_scipy(method, rng):
+    x, weights = rng.exponential(size=60), rng.uniform(0.2, 3, size=60)
+
+    def mean(x, w, axis=-1):
+        return (x * w).sum(axis=axis) / w.sum(axis=axis)
+
+    # Renamed in SciPy 1.15.
+    known = inspect.signature(scipy.stats.bootstrap).parameters
+    source = {"rng" if "rng" in known else "random_state": rng}
+    theirs = scipy.stats.bootstrap(
+        (x, weights), mean, paired=True, n_resamples=6000, method=method,
+        confidence_level=0.9, **source,
+    )  # fmt: skip
+    cond = one_group(np.zeros(60, int), weights=weights)
+    how = metrics.Bootstrap(jax.random.key(0), draws=6000, level=0.9, method=method)
+    mine = metrics.group_means(x, cond, interval=how)
+    expected = theirs.confidence_interval
+    # An end from 6,000 draws has a standard error of 0.03 of the estimate's.
+    atol = 0.13 * theirs.standard_error
+    np.testing.assert_allclose(mine.value[0, 0], mean(x, weights), rtol=1e-6)
+    np.testing.assert_allclose(mine.low[0, 0], expected.low, atol=atol)
+    np.testing.assert_allclose(mine.high[0, 0], expected.high, atol=atol)
+
+
+def every_metric(data, weights, interval):
+    """All metrics; with an interval, or of one vector of weights."""
+    scores, labels, groups = data
+    shared = {} if interval is None else {"interval": interval}
+    parity = notions.demographic_parity(groups, n_groups=3, weights=weights)
+    odds = notions.equalized_odds(groups, labels, n_groups=3, weights=weights)
+    own = {"weights": weights, **shared}
+    return {
+        "accuracy": metrics.accuracy(scores > 0, labels, **own),
+        "balanced": metrics.balanced_accuracy(scores > 0, labels, **own),
+        "means": metrics.group_means(scores, odds, **shared),
+        "gap": metrics.max_gap(scores, odds, **shared),
+        "ratio": metrics.min_ratio(scores > 0, parity, **shared),
+        "ks": metrics.ks_distance(scores, odds, **shared),
+        "w1": metrics.wasserstein(scores, odds, **shared),
+        "w2": metrics.wasserstein(scores, odds, p=2, **shared),
+        "price": metrics.price_of_fairness(scores, groups, n_groups=3, **own),
+        "audit": metrics.audit(scores, labels, groups, n_groups=3, **own),
+    }
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_each_metric_is_resampled_as_it_is_defined(method, rng, x64):
+    """Draw by draw, the metric of resampled weights: same key, same ends."""
+    n = 90
+    groups, labels = np.arange(n) % 3, np.arange(n) // 3 % 2
+    scores = (rng.normal(size=n) + 0.5 * groups).round(1)
+    weights = rng.uniform(0.5, 2, size=n) * (rng.random(n) > 0.1)
+    scores[weights == 0] = 1e6
+    data = jnp.asarray(scores), jnp.asarray(labels), jnp.asarray(groups)
+    key = jax.random.key(1)
+
+    @jax.jit
+    def both(weights):
+        how = metrics.Bootstrap(key, draws=60, level=0.8, method=method)
+        ends = metrics.bootstrap(
+            lambda c: every_metric(data, weights * c, None),
+            n=n, key=key, draws=60, level=0.8, method=method,
+        )  # fmt: skip
+        return (
+            every_metric(data, weights, how),
+            every_metric(data, weights, None),
+            ends,
+        )
+
+    found, plain, ends = both(weights)
+    for name, estimate in found.items():
+        assert isinstance(estimate, metrics.Estimate)
+        expected = plain[name], ends.low[name], ends.high[name]
+        if name == "audit":  # There it counts samples, here draws.
+            expected = tuple(a._replace(counts=0) for a in expected)
+            estimate = metrics.Estimate(*(a._replace(counts=0) for a in estimate))
+        for mine, other in zip(estimate, expected, strict=True):
+            jax.tree.map(
+                functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-7),
+                mine, other,
+            )  # fmt: skip
+    counts = jax.device_get(found["audit"])
+    assert (counts.low.counts < counts.value.counts).all()
+    assert (counts.high.counts > counts.value.counts).all()
+
+
+def test_value_is_that_without_interval_and_jit_equals_eager(rng):
+    values, groups = rng.normal(size=N), np.arange(N) % 2
+    cond = notions.demographic_parity(groups, n_groups=2)
+    how = metrics.Bootstrap(jax.random.key(0), draws=50)
+    eager = metrics.max_gap(values, cond, interval=how)
+    assert eager.value == metrics.max_gap(values, cond)
+    again = metrics.max_gap(values, cond, interval=how)
+    np.testing.assert_array_equal(eager, again)
+
+    def found(how):
+        return metrics.max_gap(values, cond, interval=how)
+
+    np.testing.assert_allclose(jax.jit(found)(how), eager, rtol=1e-6)
+    keys = jax.random.split(jax.random.key(5), 3)
+    mapped = jax.vmap(lambda key: found(metrics.Bootstrap(key, draws=50)))(keys)
+    assert len(set(mapped.low.tolist())) == 3
+    for i, key in enumerate(keys):
+        one = found(metrics.Bootstrap(key, draws=50))
+        np.testing.assert_allclose(mapped.low[i], one.low, rtol=1e-5)
+        np.testing.assert_allclose(mapped.high[i], one.high, rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_interval_moves_with_the_values(method, rng):
+    values = rng.exponential(size=N)
+    cond = one_group(np.zeros(N, int))
+    how = metrics.Bootstrap(jax.random.key(0), draws=200, method=method)
+    before = np.array(metrics.group_means(values, cond, interval=how))
+    for scale, shift in ((3.0, 2.0), (1e-30, 0.0), (1e30, 0.0)):
+        moved = metrics.group_means(scale * values + shift, cond, interval=how)
+        np.testing.assert_allclose(moved, before * scale + shift, rtol=1e-5)
+    mirrored = metrics.group_means(-values, cond, interval=how)
+    np.testing.assert_allclose(mirrored.low, -before[2], rtol=1e-5)
+
+
+def test_masked_samples_leave_the_distribution_of_the_subset(rng):
+    values, groups = rng.normal(size=100), np.arange(100) % 2
+    how = metrics.Bootstrap(jax.random.key(0), draws=4000)
+    cond = notions.demographic_parity(groups, n_groups=2)
+    subset = np.array(metrics.group_means(values, cond, interval=how))
+    mask = np.append(np.ones(100), np.zeros(60))
+    padded = notions.demographic_parity(
+        np.append(groups, np.zeros(60, int)), n_groups=2, weights=mask
+    )
+    both = np.append(values, np.full(60, 1e9))
+    masked = np.array(metrics.group_means(both, padded, interval=how))
+    np.testing.assert_allclose(masked[0], subset[0], rtol=1e-6)
+    width = (subset[2] - subset[1]).max()
+    np.testing.assert_allclose(masked, subset, atol=0.06 * width)
+
+
+def test_draws_without_a_cell_are_left_out_and_do_not_count_as_zero(rng):
+    """Three of 60 are missing from 5 % of the draws, twice what an end leaves out."""
+    values = np.append(rng.normal(size=57), [10.0, 11.0, 12.0])
+    groups = np.append(np.zeros(57, int), [1, 1, 1])
+    cond = notions.demographic_parity(groups, n_groups=3)
+    how = metrics.Bootstrap(jax.random.key(0), draws=2000, method="percentile")
+    means = metrics.group_means(values, cond, interval=how)
+    assert means.low[0, 1] == 10
+    assert means.high[0, 1] == 12
+    # A group that the sample lacks says 0, as the value does.
+    assert means.low[0, 2] == means.high[0, 2] == 0
+    gap = metrics.max_gap(values, cond, interval=how)
+    assert 9 < gap.low < gap.value < gap.high < 13
+    labels = np.arange(60) % 2
+    audit = metrics.audit(values - 9, labels, groups, n_groups=3, interval=how)
+    ends = audit.low.selection_rates[1], audit.high.selection_rates[1]
+    # Some versions of XLA divide by way of a reciprocal.
+    assert [*ends, audit.low.demographic_parity] == pytest.approx([1, 1, 1], rel=2e-7)
+    assert audit.low.counts[:, 1].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("method", "draws"), [("bca", 7), ("percentile", 7), ("bca", 1)]
+)
+def test_alike_draws_extremes_and_tiny_samples_are_never_nan(method, draws):
+    ones, places = np.ones(8), np.arange(8)
+    cases = {
+        "constant": (np.full(8, 3.0), places % 2, ones),
+        "largest": (np.full(8, 3e38) * (-1.0) ** places, places // 4, ones),
+        "tiny": (places * 1e-37, places % 2, ones),
+        "one group": (places * 1.0, places * 0, ones),
+        "one each": (places * 1.0, places % 2, places < 2),
+        "one sample": (places * 1.0, places % 2, places < 1),
+    }
+
+    @jax.jit
+    def estimates(values, groups, weights):
+        how = metrics.Bootstrap(jax.random.key(0), draws=draws, method=method)
+        cond = notions.demographic_parity(groups, n_groups=2, weights=weights)
+        return (
+            metrics.group_means(values, cond, interval=how),
+            metrics.max_gap(values, cond, interval=how),
+            metrics.ks_distance(values, cond, interval=how),
+            metrics.wasserstein(values, cond, interval=how),
+        )
+
+    for name, (values, groups, weights) in cases.items():
+        found = estimates(values.astype(np.float32), groups, weights.astype(float))
+        for estimate in found:
+            assert not any(np.isnan(leaf).any() for leaf in estimate), (name, estimate)
+            assert (estimate.low <= estimate.high).all(), (name, estimate)
+        if name == "constant":
+            np.testing.assert_allclose(found[0], 3, rtol=1e-6)
+
+
+def test_draws_that_are_nan_are_left_out_and_any_type_has_an_interval():
+    none = metrics.bootstrap(
+        lambda w: {"none": w[0] * jnp.nan, "count": w[0].astype(int), "flag": w[0] > 0},
+        n=5, key=jax.random.key(0), method="bca",
+    )  # fmt: skip
+    assert none.low["none"] == -np.inf
+    assert none.high["none"] == np.inf
+    assert 0 <= none.low["count"] < none.high["count"] <= 5
+    assert (none.low["flag"], none.high["flag"]) == (0, 1)
+
+
+def test_memory_is_that_of_a_batch_of_draws():
+    n, draws = 20_000, 10_000
+    cond = notions.Conditionals(
+        jax.ShapeDtypeStruct((1, 2, n), jnp.float32),
+        jax.ShapeDtypeStruct((1, 2), bool),
+    )
+    scores = jax.ShapeDtypeStruct((n,), jnp.float32)
+    how = metrics.Bootstrap(jax.random.key(0), draws=draws)
+    program = _compiled.lower(of_means(each, all_cells), (scores, cond), how, n=n)
+    # All draws of all samples would take 800 MB.
+    assert program.compile().memory_analysis().temp_size_in_bytes < 8e6
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"draws": 0}, "`draws` must be at least 1, but is 0"),
+        ({"level": 95}, r"`level` must lie in \(0, 1\), but is 95"),
+        ({"level": 1.0}, r"`level` must lie in \(0, 1\)"),
+        ({"method": "normal"}, "`method` must be \"bca\" or .* is 'normal'"),
+        ({"clusters": np.zeros(3, int)}, r"`clusters` .* shape \(4,\), but .* \(3,\)"),
+        ({"strata": np.zeros((4, 1), int)}, r"`strata` .* shape \(4, 1\)"),
+        ({"strata": np.zeros(4)}, "`strata` must be integer codes.*float64"),
+        ({"clusters": list("abcd")}, "`clusters` must be integer codes"),
+        (
+            {"clusters": np.array([7, 7, 8, 8]), "strata": np.array([0, 2, 1, 1])},
+            r"cluster 7 is in strata 0 and 2 \(samples 0 and 1\)",
+        ),
+    ],
+)
+def test_bad_choices_raise(options, message, untyped):
+    key = jax.random.key(0)
+    with pytest.raises(ValueError, match=message):
+        metrics.bootstrap(jnp.sum, n=4, key=key, **options)
+    cond = notions.demographic_parity(np.arange(4) % 2, n_groups=2)
+    with pytest.raises(ValueError, match=message):
+        metrics.max_gap(np.ones(4), cond, interval=metrics.Bootstrap(key, **options))
+
+
+def test_every_metric_of_a_sample_has_an_interval():
+    outside = {"leakage", "audit_stream", "bootstrap"}
+    for name, function in vars(metrics).items():
+        public = inspect.isfunction(function) and not name.startswith("_")
+        if public and name not in outside | {"overload"}:
+            assert "interval" in inspect.signature(function).parameters, name
+
+
+def two_groups(key, n, draw):
+    groups = jnp.arange(n) % 2
+    return {"groups": groups, "values": draw(key, groups), "clusters": None,
+            "strata": None}  # fmt: skip
+
+
+def rates(key, groups):
+    chance = jnp.array([0.3, 0.6])[groups]
+    return (jax.random.uniform(key, groups.shape) < chance).astype(float)
+
+
+def shifted(key, groups):
+    return jax.random.normal(key, groups.shape) + 1.5 * groups.astype(float)
+
+
+def clustered(key, *, told=True):
+    """Four rows each of 100 people, half of the variance between people."""
+    a, b = jax.random.split(key)
+    own = jnp.arange(400) // 4
+    groups = own % 2
+    values = jax.random.normal(a, (100,))[own] + jax.random.normal(b, (400,))
+    values = values + 2.0 * groups.astype(float)
+    return {"groups": groups, "values": values, "clusters": own if told else None,
+            "strata": None}  # fmt: skip
+
+
+def stratified(key, *, told=True):
+    """120 of one kind and 80 of another, half of each in each group, by design."""
+    kind, groups = (jnp.arange(200) >= 120).astype(int), jnp.arange(200) % 2
+    values = jax.random.normal(key, (200,)) + (3 * kind + groups).astype(float)
+    return {"groups": groups, "values": values, "clusters": None,
+            "strata": 2 * kind + groups if told else None}  # fmt: skip
+
+
+def coverage(sample, metric, truth, method, repeats=1000):
+    """In how many of the samples the 95 % interval holds the truth."""
+
+    def covers(key):
+        own, how = jax.random.split(key)
+        data = sample(own)
+        cond = notions.demographic_parity(data["groups"], n_groups=2)
+        how = metrics.Bootstrap(
+            how, draws=400, method=method, clusters=data["clusters"],
+            strata=data["strata"],
+        )  # fmt: skip
+        found = metric(data["values"], cond, interval=how)
+        return (found.low <= truth) & (truth <= found.high)
+
+    keys = jax.random.split(jax.random.key(11), repeats)
+    return jax.jit(lambda keys: jax.lax.map(covers, keys))(keys).mean().item()
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("sample", "metric", "truth"),
+    [
+        (functools.partial(two_groups, n=160, draw=rates), metrics.max_gap, 0.3),
+        (functools.partial(two_groups, n=160, draw=rates), metrics.min_ratio, 0.5),
+        (functools.partial(two_groups, n=120, draw=shifted), metrics.wasserstein, 1.5),
+        (clustered, metrics.max_gap, 2.0),
+        (stratified, metrics.max_gap, 1.0),
+    ],
+    ids=["gap", "ratio", "wasserstein", "clusters", "strata"],
+)
+def test_nominal_95_covers_between_93_and_97(sample, metric, truth, method):
+    assert 0.93 <= coverage(sample, metric, truth, method) <= 0.97
+
+
+def test_rows_of_clusters_drawn_alone_cover_too_rarely():
+    """And a design that is not told makes intervals too wide."""
+    untold = functools.partial(clustered, told=False)
+    assert coverage(untold, metrics.max_gap, 2.0, "percentile", 400) < 0.8
+    untold = functools.partial(stratified, told=False)
+    assert coverage(untold, metrics.max_gap, 1.0, "percentile", 400) > 0.985
+
+
+def test_at_parity_no_interval_of_a_largest_gap_covers():
+    """The limit that the docstring of `Bootstrap` states."""
+    sample = functools.partial(
+        two_groups, n=160, draw=lambda key, g: jax.random.normal(key, g.shape)
+    )
+    assert coverage(sample, metrics.max_gap, 0.0, "percentile", 200) < 0.1
