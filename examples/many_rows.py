@@ -1,7 +1,7 @@
 """Rows over devices, and rows that do not fit into memory.
 
-The same linear frontier three times: in memory, with its rows laid over the devices of a
-mesh, and from a Parquet file that is read chunk by chunk. The file's columns are
+The same linear frontier three times: in memory, with its rows laid over the devices of
+a mesh, and from a Parquet file that is read chunk by chunk. The file's columns are
 standardised as they are read, so its objectives are those of another scale. Run it with
 
     python examples/many_rows.py
