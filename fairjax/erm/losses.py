@@ -117,43 +117,32 @@ class SmoothLoss(NamedTuple):
     max_curvature: float
 
 
-def _logistic_value(scores: Array, labels: Array) -> Array:
-    # One softplus; `logistic` takes soft labels too, and needs two.
-    return jax.nn.softplus((1 - 2 * labels) * scores)
+def _shortfall(scores: Array, labels: Array) -> Array:
+    return jnp.maximum(1 - (2 * labels - 1) * scores, 0)
 
 
-def _logistic_derivative(scores: Array, labels: Array) -> Array:
-    return jax.nn.sigmoid(scores) - labels
-
-
-def _logistic_curvature(scores: Array, labels: Array) -> Array:
-    return jax.nn.sigmoid(scores) * jax.nn.sigmoid(-scores)
-
-
-def _squared_hinge_derivative(scores: Array, labels: Array) -> Array:
-    return -2 * _signs(scores, labels) * hinge(scores, labels)
-
-
-def _squared_hinge_curvature(scores: Array, labels: Array) -> Array:
-    return 2 * (hinge(scores, labels) > 0).astype(scores.dtype)
-
-
-def _squared_derivative(scores: Array, labels: Array) -> Array:
-    return 2 * (scores - labels)
-
-
-def _squared_curvature(scores: Array, labels: Array) -> Array:
-    return jnp.full_like(scores, 2)
-
-
+# Labels of the scores' dtype, which may broadcast: one column for many models.
 SMOOTH = {
     logistic: SmoothLoss(
-        _logistic_value, _logistic_derivative, _logistic_curvature, 0.25
+        lambda scores, labels: jax.nn.softplus((1 - 2 * labels) * scores),
+        lambda scores, labels: jax.nn.sigmoid(scores) - labels,
+        lambda scores, labels: jax.nn.sigmoid(scores) * jax.nn.sigmoid(-scores),
+        0.25,
     ),
     squared_hinge: SmoothLoss(
-        squared_hinge, _squared_hinge_derivative, _squared_hinge_curvature, 2.0
+        lambda scores, labels: jnp.square(_shortfall(scores, labels)),
+        lambda scores, labels: -2 * (2 * labels - 1) * _shortfall(scores, labels),
+        lambda scores, labels: (
+            2 * (_shortfall(scores, labels) > 0).astype(scores.dtype)
+        ),
+        2.0,
     ),
-    squared: SmoothLoss(squared, _squared_derivative, _squared_curvature, 2.0),
+    squared: SmoothLoss(
+        lambda scores, labels: jnp.square(scores - labels),
+        lambda scores, labels: 2 * (scores - labels),
+        lambda scores, labels: jnp.full_like(scores, 2),
+        2.0,
+    ),
 }
 
 _BINARY = (logistic, hinge, squared_hinge, linear, zero_one)
