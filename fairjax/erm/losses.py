@@ -117,7 +117,7 @@ class SmoothLoss(NamedTuple):
     max_curvature: float
 
 
-def _shortfall(scores: Array, labels: Array) -> Array:
+def _column_hinge(scores: Array, labels: Array) -> Array:
     return jnp.maximum(1 - (2 * labels - 1) * scores, 0)
 
 
@@ -130,10 +130,10 @@ SMOOTH = {
         0.25,
     ),
     squared_hinge: SmoothLoss(
-        lambda scores, labels: jnp.square(_shortfall(scores, labels)),
-        lambda scores, labels: -2 * (2 * labels - 1) * _shortfall(scores, labels),
+        lambda scores, labels: jnp.square(_column_hinge(scores, labels)),
+        lambda scores, labels: -2 * (2 * labels - 1) * _column_hinge(scores, labels),
         lambda scores, labels: (
-            2 * (_shortfall(scores, labels) > 0).astype(scores.dtype)
+            2 * (_column_hinge(scores, labels) > 0).astype(scores.dtype)
         ),
         2.0,
     ),

@@ -106,7 +106,7 @@ def certify_steps(
     risk: Float[Array, " m"],
     gradient: Float[Array, "p m"],
     *,
-    precision: float | Float[Array, ""],
+    precision: Float[Array, ""],
 ) -> Steps:
     """The steps with their point certified; `risk` and `gradient` are taken there."""
     state = steps.state
@@ -194,7 +194,7 @@ def run_steps(
     start: State,
     *,
     loss: SmoothLoss,
-    precision: float,
+    precision: Float[Array, ""],
     max_iterations: Int[Array, ""],
 ) -> State:
     """The best points of accelerated proximal steps in one metric, for a whole batch.
@@ -261,7 +261,7 @@ def solve_batch(
     use_own_metric: Bool[Array, ""],
     loss: SmoothLoss,
     intercept: bool,
-    precision: float,
+    precision: Float[Array, ""],
 ) -> tuple[State, Float[Array, "blocks rows"]]:
     """Solutions of one batch and the curvature there, by rounds of steps in a metric.
 
@@ -315,7 +315,7 @@ def solve_in_batches(
     size: int,
     loss: SmoothLoss,
     intercept: bool,
-    precision: float,
+    precision: Float[Array, ""],
 ) -> tuple[Model, State]:
     """Models and certificates of all configurations, by batches of `size`.
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, ArrayLike, Bool, Float, Real
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
 from ... import erm
 from ...arrays import checks, samples
@@ -68,12 +68,12 @@ def fit_linear(
         lam: penalty weight, at least 0; scalar or `(m,)`.
         weights: non-negative sample weights, or a mask.
         intercept: static; True fits b, which is never penalised.
-        precision: static; relative gap asked for, 1e-6 in float32 and 1e-10 in float64
+        precision: relative gap asked for, 1e-6 in float32 and 1e-10 in float64
             when None. Outside `jit`, configurations that batched float32 steps leave
             open, and all of the hinge's, are finished in float64.
         batch: static; configurations solved together. More share each pass over the
             data, and hold `batch` scores for each row of a block.
-        max_iterations: static; limit of second-order steps for configurations that the
+        max_iterations: limit of second-order steps for configurations that the
             batched steps leave open.
         mesh: static; devices that share the rows, over all axes of the mesh, as
             `sharding.shard_rows` lays them. Rows stay where they are; see `sharding`
@@ -123,49 +123,50 @@ def fit_linear(
             f"`directions` must have the {features.shape[1]} columns of `features`, "
             f"but have shape {np.shape(directions)}."
         )
-    settings = {name: jnp.asarray(a).astype(dtype) for name, a in settings.items()}
+    m, k = shape[0] if shape else 1, np.shape(directions)[0]
+    settings = problem.broadcast_settings(settings, m, k, dtype)
     mass = np.ones(features.shape[0], dtype) if weights is None else weights
     data = [jnp.asarray(a) for a in (features, labels, mass, directions)]
     if mesh is not None:
         data = [meshes.drop_axis_types(a) for a in data]
+    # As numbers: a mask shares the programs of weights.
+    data = [a.astype(dtype) if a.dtype == bool else a for a in data]
     if precision is None:
         precision = 1e-10 if dtype == jnp.float64 else 1e-6
-    static = {"loss": smooth, "intercept": intercept, "precision": precision}
-    static["mesh"] = mesh
-    m = shape[0] if shape else 1
-    fit = _first_order(*data, settings, size=min(batch, m), m=m, **static)
-    refine = functools.partial(_second_order, max_iterations=max_iterations, **static)
+    static = {"loss": smooth, "intercept": intercept, "mesh": mesh}
+    gap = jnp.asarray(precision, dtype)
+    fit = _first_order(*data, settings, gap, size=min(batch, m), **static)
+    steps = jnp.int32(max_iterations)
     if not checks.concrete(fit):
-        fit = refine(*data, settings, fit)
+        fit = _second_order(*data, settings, fit, gap, steps, **static)
     elif not np.asarray(fit.converged).all():
         # Too hard for float32: another program, compiled only now.
         with jax.enable_x64(True):
-            fit = _cast(refine(*_cast((*data, settings, fit), jnp.float64)), dtype)
+            start = _cast((*data, settings, fit), jnp.float64)
+            gap = jnp.asarray(precision, jnp.float64)
+            fit = _cast(_second_order(*start, gap, steps, **static), dtype)
     return fit if shape else jax.tree.map(lambda a: a[0], fit)
 
 
-@functools.partial(
-    jax.jit, static_argnames=("loss", "intercept", "precision", "size", "m", "mesh")
-)
+@functools.partial(jax.jit, static_argnames=("size", "loss", "intercept", "mesh"))
 def _first_order(
     features,
     labels,
     weights,
     directions,
     settings,
-    *,
-    loss,
-    size,
-    m,
-    intercept,
     precision,
+    *,
+    size,
+    loss,
+    intercept,
     mesh,
 ) -> LinearFit:
     """Models after first-order steps; zeros, uncertified, for the hinge."""
     data = _split_into_blocks(features, labels, weights, directions, mesh)
-    settings = problem.broadcast_settings(settings, m, directions)
+    settings = problem.as_settings(settings)
     if loss is None:
-        found = problem.initial_state(data.directions, m)
+        found = problem.initial_state(data.directions, settings.ridge.shape[0])
     else:
         found = accelerated.solve_in_batches(
             data,
@@ -179,10 +180,7 @@ def _first_order(
     return meshes.replicated(fit, mesh)
 
 
-@functools.partial(
-    jax.jit,
-    static_argnames=("loss", "intercept", "precision", "max_iterations", "mesh"),
-)
+@functools.partial(jax.jit, static_argnames=("loss", "intercept", "mesh"))
 def _second_order(
     features,
     labels,
@@ -190,16 +188,16 @@ def _second_order(
     directions,
     settings,
     fit,
+    precision,
+    max_iterations,
     *,
     loss,
     intercept,
-    precision,
-    max_iterations,
     mesh,
 ) -> LinearFit:
     """Models after second-order steps for those that have not converged."""
     data = _split_into_blocks(features, labels, weights, directions, mesh)
-    settings = problem.broadcast_settings(settings, fit.gap.shape[0], directions)
+    settings = problem.as_settings(settings)
     model = Model(fit.coefficients.T, fit.intercept)
     state = State(
         fit.coefficients.T,
@@ -231,8 +229,8 @@ def _solve_one_by_one(
     *,
     loss: erm.SmoothLoss | None,
     intercept: bool,
-    precision: float,
-    max_iterations: int,
+    precision: Float[Array, ""],
+    max_iterations: Int[Array, ""],
 ) -> tuple[Model, State]:
     """Models and certificates, with those that had not converged solved in turn.
 

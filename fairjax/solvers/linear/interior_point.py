@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from .blocks import moment
 from .certificate import certify, hinge_slack
@@ -42,8 +42,8 @@ def interior_point(
     settings: Settings,
     start: State,
     *,
-    precision: float,
-    max_iterations: int,
+    precision: Float[Array, ""],
+    max_iterations: Int[Array, ""],
 ) -> State:
     """The best point of Mehrotra's predictor-corrector for one configuration.
 
@@ -153,7 +153,7 @@ def interior_point(
             *(jnp.where(positive, jnp.maximum(a, tiny), 1) for a in new[2:]),
         )
         finite = jnp.stack([jnp.isfinite(a).all() for a in new]).all()
-        count = jnp.where(finite, count + 1, jnp.int32(max_iterations))
+        count = jnp.where(finite, count + 1, max_iterations)
         return count, new, best._replace(iterations=current.iterations)
 
     def unfinished(carry):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from ...erm import SmoothLoss
 from .blocks import matmul, moment
@@ -107,8 +107,8 @@ def newton(
     start: State,
     *,
     loss: SmoothLoss | None,
-    precision: float,
-    max_iterations: int,
+    precision: Float[Array, ""],
+    max_iterations: Int[Array, ""],
 ) -> State:
     """The best point of damped Newton for one configuration; `loss` None is the hinge.
 

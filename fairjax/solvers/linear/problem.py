@@ -18,7 +18,7 @@ interior point method (`interior_point`).
 `multipliers`, which give the certificate (`certificate`) its dual point.
 """
 
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -127,18 +127,28 @@ def check_settings(
 
 
 def broadcast_settings(
-    settings: dict[str, Array], m: int, directions: Float[Array, "k d"]
-) -> Settings:
-    """Settings of m configurations, which lie along the last axis."""
-    k = directions.shape[0]
+    settings: dict[str, ArrayLike], m: int, k: int, dtype: Any
+) -> dict[str, Float[Array, "m *k"]]:
+    """Arguments of `check_settings` for m configurations, of shape (m,) or (m, k).
 
-    def per_direction(value):
-        columns = value if value.ndim == 2 else value.reshape(-1, 1)
-        return jnp.broadcast_to(columns, (m, k)).T
+    Scalars and arrays get one shape, so that they share compiled programs.
+    """
 
-    target, tolerance = (per_direction(settings[n]) for n in ("target", "tolerance"))
-    ridge, lam = (jnp.broadcast_to(settings[n], (m,)) for n in ("ridge", "lam"))
-    return Settings(ridge, target - tolerance, target + tolerance, lam)
+    def broadcast(name: str, value: ArrayLike) -> Array:
+        array = jnp.asarray(value).astype(dtype)
+        if name in ("ridge", "lam"):
+            return jnp.broadcast_to(array, (m,))
+        columns = array if array.ndim == 2 else array.reshape(-1, 1)
+        return jnp.broadcast_to(columns, (m, k))
+
+    return {name: broadcast(name, value) for name, value in settings.items()}
+
+
+def as_settings(settings: dict[str, Float[Array, "m *k"]]) -> Settings:
+    """Settings with their bounds, configurations along the last axis."""
+    target, tolerance = settings["target"].T, settings["tolerance"].T
+    lower, upper = target - tolerance, target + tolerance
+    return Settings(settings["ridge"], lower, upper, settings["lam"])
 
 
 def select(flags: Bool[Array, "*m"], left: Tree, right: Tree) -> Tree:

@@ -43,7 +43,7 @@ def to_fit(
     model: Model,
     state: State,
     *,
-    precision: float,
+    precision: Float[Array, ""],
 ) -> LinearFit:
     """The models with their certificates, coefficients projected onto the bounds.
 

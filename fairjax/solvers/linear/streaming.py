@@ -110,9 +110,9 @@ def fit_linear_stream(
             f"{rows.shape[1]}."
         )
     with jax.enable_x64(True):
-        columns = {k: jnp.asarray(v, jnp.float64) for k, v in settings.items()}
-        columns = problem.broadcast_settings(
-            columns, shape[0] if shape else 1, jnp.asarray(rows)
+        m = shape[0] if shape else 1
+        columns = problem.as_settings(
+            problem.broadcast_settings(settings, m, len(rows), jnp.float64)
         )
         fit = _fit(
             chunks,
@@ -121,7 +121,7 @@ def fit_linear_stream(
             jnp.asarray(rows),
             loss=smooth,
             intercept=intercept,
-            precision=precision,
+            precision=jnp.asarray(precision, jnp.float64),
             max_passes=max_passes,
         )
         fit = jax.tree.map(
@@ -138,7 +138,7 @@ def _fit(
     *,
     loss: erm.SmoothLoss,
     intercept: bool,
-    precision: float,
+    precision: Float[Array, ""],
     max_passes: int,
 ) -> LinearFit:
     """Models and certificates, by rounds as in `accelerated.solve_batch`.
