@@ -342,12 +342,17 @@ def test_hard_tables_in_float32(hard, name, rng):
     check_optimal(found, cases, relative=1e-6, recentre=hard == "shifted")
 
 
-@pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("dtype", "name"),
+    [
+        *((np.float64, name) for name in LOSSES),
+        *((np.float32, name) for name in LOSSES if name != "hinge"),
+    ],
+)
 def test_more_columns_than_rows(dtype, name, rng):
     # Rows of weight 0 are no rows: the shapes are those of all other tests.
     features, labels, groups = plain_table(rng)
-    features, rows = features.astype(dtype), np.arange(N) // 6 == 4
+    features, rows = features.astype(dtype), np.arange(N) < 6
     assert set(labels[rows]) == {0, 1}
     u = directions_of(features[rows], labels[rows], groups[rows], kind="pairwise")
     settings = {k: v.astype(dtype) for k, v in settings_for(u).items()}
@@ -358,13 +363,14 @@ def test_more_columns_than_rows(dtype, name, rng):
     check_optimal(found, cases, relative=relative)
 
 
-def test_many_more_columns_than_rows_in_float32(rng):
+@pytest.mark.parametrize("name", ["logistic", "hinge"])
+def test_many_more_columns_than_rows_in_float32(name, rng):
     features, labels, groups = plain_table(rng, n=24, d=40)
     features = features.astype(np.float32)
     u = directions_of(features, labels, groups, kind="pairwise")
     settings = {k: v.astype(np.float32) for k, v in settings_for(u).items()}
-    found = fit("logistic", features, labels, u, settings)
-    cases = problems("logistic", features, labels, u, settings)
+    found = fit(name, features, labels, u, settings)
+    cases = problems(name, features, labels, u, settings)
     check_optimal(found, cases, relative=1e-6)
 
 
