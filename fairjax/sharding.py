@@ -1,12 +1,12 @@
-"""Rows over the devices of a mesh: the same program on one device or on a thousand.
+"""Rows sharded over a mesh of devices: the same program on one or on a thousand.
 
-A fairness notion becomes weights, and whatever reads them is a sum over rows. So data
-whose rows lie on several devices need no other functions: `shard_rows` lays them out,
-JAX runs each function on the rows where they are, and what the devices found is added
-up by an all-reduce of a few numbers. Results are those of one device up to the order of
-sums. Where that is not enough, a function takes the `mesh`:
+A fairness notion becomes weights, and whatever reads them is a sum over rows. So
+sharded data need no other functions: `shard_rows` places the rows, JAX runs each
+function where they are, and an all-reduce of a few numbers adds up the devices' sums.
+Results are those of one device up to the order of sums. Where that is not enough, a
+function takes the `mesh`:
 
-- `solvers.fit_linear(..., mesh=mesh)` cuts its blocks of rows on each device;
+- `solvers.fit_linear(..., mesh=mesh)` splits the rows of each device into blocks;
 - `divergences.mmd_squared(..., mesh=mesh)`, and `energy_distance`, needs all pairs of
   rows: samples travel a ring of devices. Bind it for `penalties.divergence_gap`.
 
@@ -16,9 +16,9 @@ rows use `sketches.update`, whose sums reduce; cumulated `counts` are the groups
 distribution functions, exact at every edge. Sinkhorn divergences and the barycenter
 maps of `barycenters.fit_map` gather too.
 
-**Bytes.** What one device hands to the collectives of a program does not depend on the
-number of rows, but for all pairs. With D devices, 4 bytes per number, s strata, g
-groups, d features, p = d + 1 coordinates, m configurations:
+**Bytes.** The bytes that one device hands to the collectives of a program do not depend
+on the number of rows, except for all pairs. With D devices, 4 bytes per number, s
+strata, g groups, d features, p = d + 1 coordinates, m configurations:
 
 ======================================================  =============================
 all-reduced per step                                    numbers
@@ -70,16 +70,16 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Bool, PyTree
 
 from .arrays import checks
-from .arrays import mesh as _rows
+from .arrays import mesh as meshes
 
 
 class Sharded(NamedTuple):
-    """Rows on a mesh, filled up so that each device holds as many.
+    """Rows on a mesh, padded so that each device holds as many.
 
     Attributes:
         rows: the arrays, in the structure given.
-        mask: False for rows that fill up; pass it as `weights`, or filled-up sample
-            weights, which are 0 there.
+        mask: False for padding rows; pass it as `weights`, or padded sample weights,
+            which are 0 there.
     """
 
     rows: Any
@@ -87,7 +87,7 @@ class Sharded(NamedTuple):
 
 
 def shard_rows(rows: PyTree, *, mesh: Mesh) -> Sharded:
-    """Lays rows over all devices of a mesh, filled up with zeros.
+    """The rows sharded over all devices of a mesh, padded with zeros.
 
     Args:
         rows: pytree of arrays with the same leading axis, such as an `erm.Batch`. If
@@ -95,12 +95,12 @@ def shard_rows(rows: PyTree, *, mesh: Mesh) -> Sharded:
         mesh: the devices, for example `jax.make_mesh((8,), ("rows",))`.
 
     Returns:
-        The same tree of arrays on the devices, and which rows are real. A device of D
+        The same tree of arrays on the devices, and the mask of real rows. A device of D
         holds `ceil(n / D)` rows, or of several processes as many as the fullest needs.
 
     Raises:
         ValueError: for arrays that are not finite or differ in length, no rows, a
-            `mesh` that is none, and inside `jax.set_mesh` with explicit axes; of
+            bad `mesh`, and inside `jax.set_mesh` with explicit axes; of
             several processes, in the one at fault, which ends them all.
 
     Example:
@@ -122,7 +122,7 @@ def shard_rows(rows: PyTree, *, mesh: Mesh) -> Sharded:
         >>> unshard_rows(batch.labels, mask).tolist()
         [0, 1, 1]
     """
-    mesh = _rows.as_auto(mesh)
+    mesh = meshes.check_auto(mesh)
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(rows)]
     if not leaves or not leaves[0].ndim or not len(leaves[0]):
         raise ValueError("`rows` must hold arrays with at least one row each.")
@@ -143,9 +143,9 @@ def shard_rows(rows: PyTree, *, mesh: Mesh) -> Sharded:
         from jax.experimental import multihost_utils
 
         size = int(np.max(multihost_utils.process_allgather(np.int32(size))))
-    sharding = NamedSharding(mesh, _rows.spec(mesh))
+    sharding = NamedSharding(mesh, meshes.row_spec(mesh))
 
-    def lay(leaf: np.ndarray) -> Array:
+    def place(leaf: np.ndarray) -> Array:
         extra = [(0, size * len(here) - n)] + [(0, 0)] * (leaf.ndim - 1)
         parts = np.split(np.pad(leaf, extra), len(here))
         parts = [jax.device_put(p, d) for p, d in zip(parts, here, strict=True)]
@@ -153,13 +153,13 @@ def shard_rows(rows: PyTree, *, mesh: Mesh) -> Sharded:
         return jax.make_array_from_single_device_arrays(shape, sharding, parts)
 
     return Sharded(
-        jax.tree.unflatten(jax.tree.structure(rows), [lay(leaf) for leaf in leaves]),
-        lay(np.ones(n, bool)),
+        jax.tree.unflatten(jax.tree.structure(rows), [place(leaf) for leaf in leaves]),
+        place(np.ones(n, bool)),
     )
 
 
 def unshard_rows(rows: PyTree, mask: Bool[Array, " n"]) -> PyTree:
-    """The rows of this process as NumPy arrays, without those that filled up.
+    """The rows of this process as NumPy arrays, without padding.
 
     Args:
         rows: pytree of arrays with a row per entry of the mask, such as scores.
@@ -179,13 +179,13 @@ def unshard_rows(rows: PyTree, mask: Bool[Array, " n"]) -> PyTree:
     """
     for leaf in jax.tree.leaves(rows):
         checks.check_length(leaf, n=mask.shape[0], name="rows", to="mask", columns=True)
-    # Results may lie otherwise than the data that they came from.
+    # Results may be sharded differently from the data that they came from.
     rows = jax.device_put(rows, mask.sharding)
-    real = _own(mask)
-    return jax.tree.map(lambda leaf: _own(leaf)[real], rows)
+    real = _local_rows(mask)
+    return jax.tree.map(lambda leaf: _local_rows(leaf)[real], rows)
 
 
-def _own(array: Array) -> np.ndarray:
-    """What the devices of this process hold, in order; once where several do."""
+def _local_rows(array: Array) -> np.ndarray:
+    """The rows on the devices of this process, in order, each once."""
     parts = {part.index[0].start or 0: part.data for part in array.addressable_shards}
     return np.concatenate([np.asarray(parts[start]) for start in sorted(parts)])

@@ -424,10 +424,9 @@ def test_projecting_features_equals_the_constraint_and_elimination_does_not(
     u = orthogonality.directions(features, cond)
     # Large: at a small one the hinge's solution is a corner, whatever the metric.
     ridge = 0.5
-    settings = {"loss": loss, "ridge": ridge, "precision": 1e-15}
-    bound = solvers.fit_linear(
-        features, labels, directions=u, tolerance=0.0, **settings
-    )
+    # A tolerance of infinity is no constraint, and needs no other program.
+    settings = {"loss": loss, "ridge": ridge, "precision": 1e-15, "directions": u}
+    bound = solvers.fit_linear(features, labels, tolerance=0.0, **settings)
     projected = orthogonality.project_features(features, u)
     plain = solvers.fit_linear(projected, labels, **settings)
     scale = np.linalg.norm(bound.coefficients)

@@ -30,7 +30,7 @@ from fairjax import (
 )
 from fairjax.barycenters import sketches
 from fairjax.solvers.kernel import programs
-from fairjax.solvers.linear import streaming
+from fairjax.solvers.linear import passes, streaming
 from fairjax.sweeps import devices
 from tests.test_laws import DIVERGENCES, EVERYONE, clouds, diverge, evaluate, problem
 
@@ -223,13 +223,13 @@ CALLS = {
     "fit_svm": (functools.partial(machine, solvers.fit_svm), programs),
     "fit_ridge": (functools.partial(machine, solvers.fit_ridge), programs),
     "fit_logistic": (functools.partial(machine, solvers.fit_logistic), programs),
-    "fit_linear_stream": (stream, streaming),
+    "fit_linear_stream": (stream, streaming, passes),
 }
 
 
 @pytest.mark.parametrize("name", CALLS)
 def test_programs_called_from_the_host(name, rng, monkeypatch):
-    call, module = CALLS[name]
+    call, *modules = CALLS[name]
     found = []
 
     def recorded(program, *arguments, **options):
@@ -238,9 +238,11 @@ def test_programs_called_from_the_host(name, rng, monkeypatch):
         found.append(traced.lower(lowering_platforms=PLATFORMS).as_text())
         return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), traced.out_info)
 
-    for word, program in list(vars(module).items()):
-        if isinstance(program, type(jax.jit(abs))):
-            monkeypatch.setattr(module, word, functools.partial(recorded, program))
+    for module in modules:
+        for word, program in list(vars(module).items()):
+            if isinstance(program, type(jax.jit(abs))):
+                record = functools.partial(recorded, program)
+                monkeypatch.setattr(module, word, record)
     call(*data_of(rng))
     assert found
     assert all("func.func public @main" in text for text in found)

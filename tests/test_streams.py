@@ -16,7 +16,7 @@ import pytest
 
 from fairjax import datasets, erm, metrics, notions, orthogonality, solvers, streams
 from fairjax.metrics import streaming as _audit_stream
-from fairjax.solvers.linear import streaming as _streamed
+from fairjax.solvers.linear import passes as linear_passes
 
 N, D, CHUNK, M = 600, 5, 256, 4
 
@@ -324,14 +324,14 @@ def test_few_passes_and_three_programs(table):
             passes.append(None)
             yield from streams.from_arrays(features, labels, groups, chunk=CHUNK)
 
-    _streamed._share.clear_cache()
+    linear_passes._chunk_sums.clear_cache()
     fit = solvers.fit_linear_stream(Counted(), ridge=np.logspace(-4, -2, M))
     assert fit.converged.all()
     assert len(passes) <= 60
-    assert _streamed._share._cache_size() <= 3
-    before = _streamed._share._cache_size()
+    assert linear_passes._chunk_sums._cache_size() <= 3
+    before = linear_passes._chunk_sums._cache_size()
     solvers.fit_linear_stream(Counted(), ridge=np.logspace(-3, -1, M))
-    assert _streamed._share._cache_size() <= max(before, 3)
+    assert linear_passes._chunk_sums._cache_size() <= max(before, 3)
     passes.clear()
     short = solvers.fit_linear_stream(
         Counted(), ridge=np.logspace(-6, -5, M), max_passes=4

@@ -1,4 +1,4 @@
-"""Rows over all devices of a mesh: how arrays are cut, and what each device does."""
+"""Rows sharded over all devices of a mesh: axis types, shardings and padding."""
 
 import functools
 from collections.abc import Callable
@@ -10,12 +10,12 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 from jaxtyping import Array, Shaped
 
 
-def as_auto(mesh: Any) -> Mesh:
-    """`auto_of` a mesh, for arrays that lie on it already.
+def check_auto(mesh: Any) -> Mesh:
+    """The mesh with axes of `AxisType.Auto`, outside of explicit ones.
 
     Raises:
-        ValueError: likewise, and where `jax.set_mesh` has made axes explicit, which
-            JAX does not mix with such arrays.
+        ValueError: for anything but a `jax.sharding.Mesh`, and inside `jax.set_mesh`
+            with explicit axes, which JAX does not mix with automatic ones.
     """
     context = jax.sharding.get_abstract_mesh()
     if AxisType.Explicit in context.axis_types:
@@ -24,11 +24,11 @@ def as_auto(mesh: Any) -> Mesh:
             f"those are {context.axis_names}. Leave it, and lay rows with "
             f"`sharding.shard_rows`."
         )
-    return auto_of(mesh)
+    return with_auto_axes(mesh)
 
 
-def auto_of(mesh: Any) -> Mesh:
-    """The mesh, its axes such that JAX moves what does not lie as it should.
+def with_auto_axes(mesh: Any) -> Mesh:
+    """The mesh with axes of `AxisType.Auto`, so that JAX reshards where it must.
 
     Raises:
         ValueError: for anything but a `jax.sharding.Mesh`.
@@ -42,88 +42,90 @@ def auto_of(mesh: Any) -> Mesh:
     return Mesh(mesh.devices, mesh.axis_names, axis_types=kinds)
 
 
-def spec(mesh: Mesh, *, axis: int = 0) -> PartitionSpec:
-    """Arrays whose `axis` lies over all axes of the mesh."""
+def row_spec(mesh: Mesh, *, axis: int = 0) -> PartitionSpec:
+    """The partition of arrays whose `axis` is sharded over all axes of the mesh."""
     return PartitionSpec(*(None,) * axis, mesh.axis_names)
 
 
-def everywhere(tree: Any, mesh: Mesh | None) -> Any:
-    """Results inside `jit` that every device, and so every process, shall hold."""
+def replicated(tree: Any, mesh: Mesh | None) -> Any:
+    """The arrays of a tree, inside `jit`, replicated on every device of the mesh."""
     if mesh is None:
         return tree
     return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, PartitionSpec()))
 
 
-def on_each(
+def shard_map(
     fn: Callable[..., Any],
     mesh: Mesh | None,
     *,
     in_specs: Any = None,
     out_specs: Any = None,
 ) -> Callable[..., Any]:
-    """`fn` of each device's own rows, or of all rows without a mesh.
+    """`fn` applied to each device's own rows, or to all rows without a mesh.
 
     Args:
         fn: pure JAX.
         mesh: the devices.
-        in_specs: how arguments lie; all by rows when None.
-        out_specs: how results do; likewise.
+        in_specs: partition of the arguments; by rows when None.
+        out_specs: partition of the results; by rows when None.
     """
     if mesh is None:
         return fn
     return jax.shard_map(
         fn,
         mesh=mesh,
-        in_specs=spec(mesh) if in_specs is None else in_specs,
-        out_specs=spec(mesh) if out_specs is None else out_specs,
+        in_specs=row_spec(mesh) if in_specs is None else in_specs,
+        out_specs=row_spec(mesh) if out_specs is None else out_specs,
         check_vma=False,
     )
 
 
-def padded(array: Array, mesh: Mesh | None, *, mode: str = "constant") -> Array:
-    """As many rows on each device; those of `sharding.shard_rows` stay as they are."""
+def pad_rows(array: Array, mesh: Mesh | None, *, mode: str = "constant") -> Array:
+    """Rows padded to a multiple of the devices; those of `shard_rows` are already."""
     if mesh is None:
         return array
-    array = untyped(array)
+    array = drop_axis_types(array)
     extra = -array.shape[0] % mesh.size
     if not extra:
         return array
     return jnp.pad(array, [(0, extra)] + [(0, 0)] * (array.ndim - 1), mode=mode)
 
 
-def untyped(array: Array) -> Array:
-    """The array where it is; its type does not tell any more where that is.
+def drop_axis_types(array: Array) -> Array:
+    """The array on its devices, without explicit axes in its type.
 
     Rows that `jax.device_put` lays on a mesh of `jax.make_mesh` have such types, which
-    JAX does not mix with others.
+    JAX does not mix with automatic axes.
     """
-    lying = jax.typeof(array).sharding
-    if AxisType.Explicit not in lying.mesh.axis_types:
+    sharding = jax.typeof(array).sharding
+    if AxisType.Explicit not in sharding.mesh.axis_types:
         return array
     # Outside of `jit`, JAX 0.10 has no `shard_map` from one kind of axes to another.
-    retyped = jax.jit(_without_types, static_argnums=(0, 1))
-    return retyped(lying.mesh, lying.spec, array)
+    retype = jax.jit(_to_auto_axes, static_argnums=(0, 1))
+    return retype(sharding.mesh, sharding.spec, array)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _without_types(
-    mesh: AbstractMesh, lying: PartitionSpec, array: Shaped[Array, "n ..."]
+def _to_auto_axes(
+    mesh: AbstractMesh, spec: PartitionSpec, array: Shaped[Array, "n ..."]
 ) -> Shaped[Array, "n ..."]:
     auto = mesh.update(axis_types=(AxisType.Auto,) * len(mesh.axis_names))
     return jax.shard_map(
-        lambda own: own, mesh=auto, in_specs=lying, out_specs=lying, check_vma=False
+        lambda own: own, mesh=auto, in_specs=spec, out_specs=spec, check_vma=False
     )(array)
 
 
-def _to(mesh: AbstractMesh, lying: PartitionSpec, array: Array) -> Any:
-    return _without_types(mesh, lying, array), None
+def _forward(mesh: AbstractMesh, spec: PartitionSpec, array: Array) -> Any:
+    return _to_auto_axes(mesh, spec, array), None
 
 
-def _back(mesh: AbstractMesh, lying: PartitionSpec, _: None, slope: Array) -> Any:
+def _backward(
+    mesh: AbstractMesh, spec: PartitionSpec, _: None, cotangent: Array
+) -> Any:
     raise ValueError(
         f"derivatives in rows that lie on a mesh need axes of `AxisType.Auto`, but "
         f"{mesh.axis_names} are explicit. Lay the rows with `sharding.shard_rows`."
     )
 
 
-_without_types.defvjp(_to, _back)
+_to_auto_axes.defvjp(_forward, _backward)

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, Float, Key, Real, UInt32
 
 from .. import kernels
-from ..arrays import mesh as _rows
+from ..arrays import mesh as meshes
 from ..arrays.samples import TwoSamples, Weights, shares, two_samples
 from ..kernels import pairwise as sums
 from ..kernels import rings as rings
@@ -93,7 +93,7 @@ def mmd_squared(
     """
     kernels.check_bound(kernel)
     block = sums.block_size(block)
-    mesh = None if mesh is None else _rows.as_auto(mesh)
+    mesh = None if mesh is None else meshes.check_auto(mesh)
     samples = two_samples(x, y, x_weights, y_weights)
     static, traced = sums.unbind(kernel)
     return _mmd(
@@ -305,12 +305,12 @@ def _pooled(
 
     On a mesh each device joins its own rows of both, so that none has to move.
     """
-    points = _rows.padded(samples.x, mesh, mode="edge")
+    points = meshes.pad_rows(samples.x, mesh, mode="edge")
     weights = (samples.x_weights, samples.y_weights)
-    a, b = (shares(_rows.padded(w, mesh)) for w in weights)
+    a, b = (shares(meshes.pad_rows(w, mesh)) for w in weights)
     if samples.y is not None:
-        others = _rows.padded(samples.y, mesh, mode="edge")
-        join = _rows.on_each(lambda *parts: jnp.concatenate(parts), mesh)
+        others = meshes.pad_rows(samples.y, mesh, mode="edge")
+        join = meshes.shard_map(lambda *parts: jnp.concatenate(parts), mesh)
         points = join(points, others)
         a, b = join(a, jnp.zeros_like(b)), join(jnp.zeros_like(a), b)
     return sums.tamed(points, sums.in_use(points, a + b)), (a, b)

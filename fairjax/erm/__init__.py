@@ -1,11 +1,14 @@
-"""Empirical risk, whole and per cell, for any pointwise loss.
+"""Empirical risk, overall and per cell, for any pointwise loss; composed objectives.
 
 A loss takes scores and labels and returns one value per sample. Binary labels are 0 and
-1 everywhere in fairjax; the margin losses below map them to -1 and 1 themselves, so a
+1 everywhere in fairjax; the margin losses here map them to -1 and 1 themselves, so a
 decision is `scores > 0` under each of them.
 """
 
+from .losses import SMOOTH as SMOOTH
 from .losses import Loss as Loss
+from .losses import SmoothLoss as SmoothLoss
+from .losses import check_loss_labels as check_loss_labels
 from .losses import hinge as hinge
 from .losses import linear as linear
 from .losses import logistic as logistic
@@ -20,4 +23,4 @@ from .objectives import Penalty as Penalty
 from .objectives import objective as objective
 from .risks import conditional_risks as conditional_risks
 from .risks import empirical_risk as empirical_risk
-from .risks import risk_gap as risk_gap
+from .risks import max_risk_gap as max_risk_gap

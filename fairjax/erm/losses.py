@@ -1,8 +1,9 @@
-"""Pointwise losses, and the check of the labels that those with margins take."""
+"""Pointwise losses, the derivatives that solvers need, and the check of labels."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -91,7 +92,7 @@ def linear(scores: Float[Array, "*n"], labels: Real[Array, "*n"]) -> Float[Array
 def zero_one(
     scores: Float[Array, "*n"], labels: Real[Array, "*n"]
 ) -> Float[Array, "*n"]:
-    """Whether the decision `f > 0` is wrong: 0 or 1, with no gradient.
+    """Zero-one loss: 1 where the decision `f > 0` is wrong, with no gradient.
 
     Example:
         >>> zero_one(jnp.array([0.5, 0.5]), jnp.array([1, 0])).tolist()
@@ -100,17 +101,61 @@ def zero_one(
     return ((scores > 0) != (labels == 1)).astype(scores.dtype)
 
 
+class SmoothLoss(NamedTuple):
+    """A loss with its first two derivatives in the score, for labels in {0, 1}.
+
+    Attributes:
+        value: the pointwise loss.
+        derivative: written out, at half the work of differentiating.
+        curvature: the second derivative, generalised where it jumps.
+        max_curvature: the largest value of `curvature`.
+    """
+
+    value: Loss
+    derivative: Loss
+    curvature: Loss
+    max_curvature: float
+
+
+def _column_hinge(scores: Array, labels: Array) -> Array:
+    return jnp.maximum(1 - (2 * labels - 1) * scores, 0)
+
+
+# Labels of the scores' dtype, which may broadcast: one column for many models.
+SMOOTH = {
+    logistic: SmoothLoss(
+        lambda scores, labels: jax.nn.softplus((1 - 2 * labels) * scores),
+        lambda scores, labels: jax.nn.sigmoid(scores) - labels,
+        lambda scores, labels: jax.nn.sigmoid(scores) * jax.nn.sigmoid(-scores),
+        0.25,
+    ),
+    squared_hinge: SmoothLoss(
+        lambda scores, labels: jnp.square(_column_hinge(scores, labels)),
+        lambda scores, labels: -2 * (2 * labels - 1) * _column_hinge(scores, labels),
+        lambda scores, labels: (
+            2 * (_column_hinge(scores, labels) > 0).astype(scores.dtype)
+        ),
+        2.0,
+    ),
+    squared: SmoothLoss(
+        lambda scores, labels: jnp.square(scores - labels),
+        lambda scores, labels: 2 * (scores - labels),
+        lambda scores, labels: jnp.full_like(scores, 2),
+        2.0,
+    ),
+}
+
 _BINARY = (logistic, hinge, squared_hinge, linear, zero_one)
 
 
-def check_labels_of(loss: Loss, labels: Any, *, weights: Any, name: str) -> None:
+def check_loss_labels(loss: Loss, labels: Any, *, weights: Any, name: str) -> None:
     """Raises `ValueError` for labels outside [0, 1] under a loss that takes 0 and 1.
 
     Args:
-        loss: any; those of others may take any labels.
-        labels: of the samples.
-        weights: (..., n), or None; samples that have none may have any label.
-        name: of the labels.
+        loss: any; only those of this module restrict their labels.
+        labels: one per sample.
+        weights: (..., n), or None; samples of weight 0 may have any label.
+        name: of the labels in the message.
     """
     if loss not in _BINARY or not checks.concrete(labels, weights):
         return

@@ -1,9 +1,4 @@
-"""Empirical risk, whole and per cell, for any pointwise loss.
-
-A loss takes scores and labels and returns one value per sample. Binary labels are 0 and
-1 everywhere in fairjax; the margin losses below map them to -1 and 1 themselves, so a
-decision is `scores > 0` under each of them.
-"""
+"""Means of a pointwise loss: over all samples, in each cell, and their largest gap."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,19 +7,7 @@ from jaxtyping import Array, Bool, Float, Real
 from ..arrays import checks, samples
 from ..notions import Conditionals
 from . import losses
-from .losses import Loss as Loss
-from .losses import hinge as hinge
-from .losses import linear as linear
-from .losses import logistic as logistic
-from .losses import squared as squared
-from .losses import squared_hinge as squared_hinge
-from .losses import zero_one as zero_one
-from .objectives import Batch as Batch
-from .objectives import Objective as Objective
-from .objectives import Outputs as Outputs
-from .objectives import Parts as Parts
-from .objectives import Penalty as Penalty
-from .objectives import objective as objective
+from .losses import Loss
 
 
 def empirical_risk(
@@ -51,7 +34,8 @@ def empirical_risk(
             shapes other than (n,), and for bad weights.
 
     Example:
-        >>> empirical_risk(jnp.array([1.0, -3.0]), jnp.array([1, 1]), loss=hinge).item()
+        >>> scores, labels = jnp.array([1.0, -3.0]), jnp.array([1, 1])
+        >>> empirical_risk(scores, labels, loss=losses.hinge).item()
         2.0
 
     References:
@@ -66,7 +50,7 @@ def empirical_risk(
     checks.check_finite(labels, name="labels")
     if weights is not None:
         checks.check_weights(weights, n=n)
-    losses.check_labels_of(loss, labels, weights=weights, name="labels")
+    losses.check_loss_labels(loss, labels, weights=weights, name="labels")
     values = _pointwise(loss, scores, labels)
     if weights is None:
         return jnp.mean(values)
@@ -104,7 +88,7 @@ def conditional_risks(
         >>> labels, groups = jnp.array([1, 1, 0]), jnp.array([0, 1, 1])
         >>> cond = equal_opportunity(groups, labels, n_groups=2)
         >>> conditional_risks(
-        ...     jnp.array([1.0, -1.0, 9.0]), labels, cond, loss=hinge).tolist()
+        ...     jnp.array([1.0, -1.0, 9.0]), labels, cond, loss=losses.hinge).tolist()
         [[0.0, 2.0]]
 
     References:
@@ -115,12 +99,12 @@ def conditional_risks(
     checks.check_length(labels, n=n, name="labels", to="groups")
     checks.check_finite(scores, name="scores")
     checks.check_finite(labels, name="labels")
-    losses.check_labels_of(loss, labels, weights=cond.weights, name="labels")
+    losses.check_loss_labels(loss, labels, weights=cond.weights, name="labels")
     values = _pointwise(loss, scores, labels)
     return jnp.einsum("sgn,n->sg", cond.weights.astype(values.dtype), values)
 
 
-def risk_gap(
+def max_risk_gap(
     scores: Float[Array, " n"],
     labels: Real[Array, " n"],
     cond: Conditionals,
@@ -129,8 +113,8 @@ def risk_gap(
 ) -> Float[Array, ""]:
     """Largest difference of conditional risks between two groups of a stratum.
 
-    P1 constrains it: `minimise empirical_risk subject to risk_gap <= tolerance`. With
-    the 0-1 loss and equal opportunity it is the difference of equal opportunity.
+    P1 minimises `empirical_risk` subject to `max_risk_gap <= tolerance`. With the 0-1
+    loss and equal opportunity it is the difference of equal opportunity.
 
     Args:
         scores: real outputs of a model.
@@ -148,7 +132,8 @@ def risk_gap(
     Example:
         >>> from fairjax.notions import demographic_parity
         >>> cond = demographic_parity(jnp.array([0, 1]), n_groups=2)
-        >>> risk_gap(jnp.array([1.0, -1.0]), jnp.array([1, 1]), cond, loss=hinge).item()
+        >>> scores, labels = jnp.array([1.0, -1.0]), jnp.array([1, 1])
+        >>> max_risk_gap(scores, labels, cond, loss=losses.hinge).item()
         2.0
 
     References:

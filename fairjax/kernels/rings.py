@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
-from ..arrays import mesh as _rows
+from ..arrays import mesh as meshes
 from . import pairwise as sums
 from .pairwise import Kernel
 
@@ -124,7 +124,7 @@ def _with_slopes(
 ) -> tuple[Array, tuple[Any, ...]]:
     """The sum and its slopes in the four arguments, None where not wanted."""
     around = functools.partial(_around, kernel, n_blocks, mesh, wanted)
-    by_rows, whole = _rows.spec(mesh), _rows.spec(mesh, axis=1)
+    by_rows, whole = meshes.row_spec(mesh), meshes.row_spec(mesh, axis=1)
     specs = (by_rows, (by_rows, by_rows, whole, whole))
     parts, slopes = _on_each(around, mesh, out_specs=specs)(
         closed_over, points, left, right
@@ -224,6 +224,6 @@ def _turns(n_blocks: int, *, shared: bool) -> tuple[Array, Array]:
 
 
 def _on_each(around: Callable[..., Any], mesh: Mesh, out_specs: Any = None) -> Any:
-    by_rows, whole = _rows.spec(mesh), _rows.spec(mesh, axis=1)
+    by_rows, whole = meshes.row_spec(mesh), meshes.row_spec(mesh, axis=1)
     in_specs = (PartitionSpec(), by_rows, whole, whole)
-    return _rows.on_each(around, mesh, in_specs=in_specs, out_specs=out_specs)
+    return meshes.shard_map(around, mesh, in_specs=in_specs, out_specs=out_specs)

@@ -13,17 +13,17 @@ from ..arrays import checks
 Params = TypeVar("Params")
 
 
-class FitResult(NamedTuple):
+class AugmentedLagrangianFit(NamedTuple):
     """A constrained minimum of any model.
 
     Attributes:
         params: the parameters, a pytree like the start.
         objective: its value there.
-        violation: by how much the worst bound is exceeded.
-        multipliers: price of each bound.
+        violation: largest excess over a bound.
+        multipliers: of each bound.
         stationarity: norm of the Lagrangian's gradient.
         iterations: inner steps taken, over all outer rounds.
-        converged: whether violation and stationarity are within the limits asked for.
+        converged: True where violation and stationarity are within the limits.
     """
 
     params: Params
@@ -46,12 +46,12 @@ def augmented_lagrangian(
     stationarity: ArrayLike = 1e-3,
     rounds: int = 20,
     steps: int = 200,
-) -> FitResult:
-    """Minimises any objective under `|constraints(params)| <= tolerance`.
+) -> AugmentedLagrangianFit:
+    """The minimum of any objective under `|constraints(params)| <= tolerance`.
 
     Each round minimises `objective + rho/2 dist(c + mu/rho)^2`, the distance to
-    `[-tolerance, tolerance]`, by gradient steps, then moves the multipliers mu by what
-    is left of the violation; rho grows tenfold when a round has not halved it. For a
+    `[-tolerance, tolerance]`, by gradient steps, then moves the multipliers mu by the
+    remaining violation; rho grows tenfold when a round has not halved it. For a
     convex objective and affine constraints it finds the optimum; otherwise a stationary
     point, which depends on the start. Pure JAX: jit it, vmap it over `tolerance` or
     starts.
@@ -115,15 +115,15 @@ def augmented_lagrangian(
 
         # Optimisers with a line search keep the value at the new point; others do not.
         start = optimizer.init(params)
-        known = optax.tree.get(start, "value", default=None) is not None
-        slope = optax.value_and_grad_from_state(lagrangian) if known else None
+        keeps_value = optax.tree.get(start, "value", default=None) is not None
+        value_and_grad = optax.value_and_grad_from_state(lagrangian)
 
         def step(carry):
             count, params, state, _ = carry
-            if slope is None:
-                value, gradient = jax.value_and_grad(lagrangian)(params)
+            if keeps_value:
+                value, gradient = value_and_grad(params, state=state)
             else:
-                value, gradient = slope(params, state=state)
+                value, gradient = jax.value_and_grad(lagrangian)(params)
             # optax counts in integers and decays in floats: its own promotion holds.
             with jax.numpy_dtype_promotion("standard"):
                 updates, state = optimizer.update(
@@ -135,9 +135,11 @@ def augmented_lagrangian(
                     value_fn=lagrangian,
                 )
             new = optax.apply_updates(params, updates)
-            good = jnp.isfinite(lagrangian(new))
-            new = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, params)
-            norm = jnp.where(good, optax.tree.norm(jax.grad(lagrangian)(new)), jnp.nan)
+            finite = jnp.isfinite(lagrangian(new))
+            new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, params)
+            norm = jnp.where(
+                finite, optax.tree.norm(jax.grad(lagrangian)(new)), jnp.nan
+            )
             return count + 1, new, state, norm
 
         def unfinished(carry):
@@ -154,7 +156,7 @@ def augmented_lagrangian(
         params, norm, taken = minimise(result.params, result.multipliers, rho)
         shifted = constraints(params) + result.multipliers / rho
         violation = violation_of(params)
-        new = FitResult(
+        new = AugmentedLagrangianFit(
             params,
             objective(params),
             violation,
@@ -169,11 +171,11 @@ def augmented_lagrangian(
     def unfinished(carry):
         count, result, _ = carry
         # The first round has multipliers of 0: it cannot be the last one.
-        early = (count < 2) | ~result.converged
-        return (count < rounds) & early & ~jnp.isnan(result.stationarity)
+        open_ = (count < 2) | ~result.converged
+        return (count < rounds) & open_ & ~jnp.isnan(result.stationarity)
 
     value = objective(params)
-    start = FitResult(
+    start = AugmentedLagrangianFit(
         params,
         value,
         violation_of(params),

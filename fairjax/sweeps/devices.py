@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Int, PyTree
 
-from ..arrays import mesh as _rows
+from ..arrays import mesh as meshes
 from . import processes
 
 
@@ -25,7 +25,7 @@ def check(mesh: Any, m: int, *, name: str = "points") -> Mesh:
         ValueError: unless it is one, of at most m devices, and those of this process
             alone or of all processes.
     """
-    mesh = _rows.auto_of(mesh)
+    mesh = meshes.with_auto_axes(mesh)
     owners = {device.process_index for device in mesh.devices.flat}
     if owners not in ({jax.process_index()}, {*range(jax.process_count())}):
         raise ValueError(

@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree, Real
 
 from .. import sweeps
 from ..arrays import checks
-from ..erm import Batch, Objective, Outputs, Parts, losses
+from ..erm import Batch, Objective, Outputs, Parts, check_loss_labels
 from ..sweeps import checkpoints, devices, fingerprints, processes
 from .batches import Batches as Batches
 from .batches import Plan, stratified
@@ -545,7 +545,7 @@ def _check_samples(batch: Batch, objective: Objective, *, name: str) -> None:
     checks.check_groups(
         batch.groups, n_groups=objective.n_groups, name=f"{name}.groups"
     )
-    losses.check_labels_of(
+    check_loss_labels(
         objective.loss, batch.labels, weights=batch.weights, name=f"{name}.labels"
     )
     if objective.n_tasks is None or batch.tasks is None:

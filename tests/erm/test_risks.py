@@ -132,7 +132,7 @@ def test_conditional_risks_and_gap_match_loops_over_cells(name, weighted, case, 
         *arrays, cond, loss=loss
     )
     np.testing.assert_allclose(risks, expected, rtol=1e-5, atol=1e-6)
-    gap = erm.risk_gap(*arrays, cond, loss=loss)
+    gap = erm.max_risk_gap(*arrays, cond, loss=loss)
     np.testing.assert_allclose(gap, max(gaps), rtol=1e-5, atol=1e-6)
 
 
@@ -140,7 +140,9 @@ def test_gap_of_zero_one_risks_is_the_difference_of_equal_opportunity(case):
     scores, labels, groups = case
     cond = notions.equal_opportunity(groups, labels, n_groups=N_GROUPS)
     rates = [(scores[(labels == 1) & (groups == g)] > 0).mean() for g in range(2)]
-    gap = erm.risk_gap(jnp.array(scores), jnp.array(labels), cond, loss=erm.zero_one)
+    gap = erm.max_risk_gap(
+        jnp.array(scores), jnp.array(labels), cond, loss=erm.zero_one
+    )
     np.testing.assert_allclose(gap, abs(rates[0] - rates[1]), rtol=1e-5)
     np.testing.assert_allclose(gap, metrics.max_gap(scores > 0, cond), rtol=1e-5)
 
@@ -148,8 +150,10 @@ def test_gap_of_zero_one_risks_is_the_difference_of_equal_opportunity(case):
 def test_gap_is_zero_with_nothing_to_compare():
     cond = notions.demographic_parity(jnp.array([1, 1]), n_groups=3)
     scores, labels = jnp.array([1.0, -1.0]), jnp.array([1, 1])
-    assert erm.risk_gap(scores, labels, cond, loss=erm.hinge) == 0
-    slopes = jax.grad(lambda f: erm.risk_gap(f, labels, cond, loss=erm.hinge))(scores)
+    assert erm.max_risk_gap(scores, labels, cond, loss=erm.hinge) == 0
+    slopes = jax.grad(lambda f: erm.max_risk_gap(f, labels, cond, loss=erm.hinge))(
+        scores
+    )
     assert not slopes.any()
 
 
@@ -160,7 +164,7 @@ def test_one_trace_for_equal_shapes(case):
     def gap(scores, labels, groups):
         traces.append(None)
         cond = notions.equal_opportunity(groups, labels, n_groups=N_GROUPS)
-        return erm.risk_gap(scores, labels, cond, loss=erm.logistic)
+        return erm.max_risk_gap(scores, labels, cond, loss=erm.logistic)
 
     jitted = jax.jit(gap)
     first = jitted(scores, labels, groups)

@@ -580,7 +580,7 @@ def test_overlapping_groups_are_refused():
 def test_the_gap_of_losses_is_the_gap_of_risks(rng):
     scores, labels = jnp.array(rng.normal(size=30)), jnp.array(rng.integers(2, size=30))
     cond = notions.equalized_odds(rng.integers(3, size=30), labels, n_groups=3)
-    gap = erm.risk_gap(scores, labels, cond, loss=erm.logistic)
+    gap = erm.max_risk_gap(scores, labels, cond, loss=erm.logistic)
     np.testing.assert_allclose(
         metrics.max_gap(erm.logistic(scores, labels), cond), gap, rtol=1e-6
     )

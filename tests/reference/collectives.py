@@ -4,6 +4,8 @@ import re
 from collections import Counter
 from math import prod
 
+import jax
+
 KINDS = [
     "all-gather",
     "all-reduce",
@@ -14,6 +16,11 @@ KINDS = [
     "reduce-scatter",
 ]
 BITS = {"pred": 8, "s8": 8, "u8": 8, "bf16": 16, "f16": 16, "s64": 64, "f64": 64}
+
+
+def compiled_text(function, *arguments) -> str:
+    """The text of the program that JAX compiles for a function."""
+    return str(jax.jit(function).lower(*arguments).compile().as_text())
 
 
 def sent(text: str) -> Counter[str]:

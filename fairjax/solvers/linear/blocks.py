@@ -1,4 +1,4 @@
-"""Rows in blocks, over the devices of a mesh, and what is summed over them.
+"""Rows in blocks, over the devices of a mesh, and sums over them.
 
 Each device holds a part of every block. A pass over the rows reads a block at a time
 and ends in one all-reduce.
@@ -14,19 +14,19 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Shaped
 
-from ...arrays import mesh as _rows
+from ...arrays import mesh as meshes
 
 Tree = TypeVar("Tree")
 
-# Rows per block: scores of one block and batch are all that is ever held per row. On a
-# CPU a block that its caches hold is read from memory once per step, not twice.
+# Rows per block: only the scores of one block and batch are ever held. On a CPU a block
+# that fits into its caches is read from memory once per step, not twice.
 BLOCK, BLOCK_OF_ACCELERATOR = 16_384, 65_536
 
 
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
-class Across:
-    """The devices that each hold a part of every block; part of a tree's structure."""
+class Devices:
+    """The devices that each hold a part of every block, as static pytree metadata."""
 
     mesh: Mesh | None = None
 
@@ -39,8 +39,8 @@ class Data(NamedTuple):
         labels: as the loss wants them.
         mass: sample weights that sum to 1.
         directions: the `u_k`.
-        scale: what each column was divided by, so that no square overflows.
-        across: the devices.
+        scale: divisor of each column, so that no square overflows.
+        devices: each holds a part of every block.
     """
 
     features: Float[Array, "blocks rows d"]
@@ -48,7 +48,7 @@ class Data(NamedTuple):
     mass: Float[Array, "blocks rows"]
     directions: Float[Array, "k d"]
     scale: Float[Array, " d"]
-    across: Across
+    devices: Devices
 
 
 class Rows(NamedTuple):
@@ -58,22 +58,24 @@ class Rows(NamedTuple):
         design: features.
         labels: as given.
         mass: sample weights.
-        across: the devices.
+        devices: each holds a part of every block.
     """
 
     design: Float[Array, "blocks rows p"]
     labels: Float[Array, "blocks rows"]
     mass: Float[Array, "blocks rows"]
-    across: Across = Across()
+    devices: Devices = Devices()
 
 
 def matmul(a: Array, b: Array) -> Array:
-    """Full precision on accelerators too, where the default rounds to 8 or 10 bits."""
+    """Product in full precision; accelerators round to 8 or 10 bits by default."""
     return jnp.matmul(a, b, precision="highest")
 
 
-def pull_back(design: Float[Array, "n p"], slopes: Float[Array, "n *m"]) -> Array:
-    """`design' slopes`.
+def transposed_matmul(
+    design: Float[Array, "n p"], slopes: Float[Array, "n *m"]
+) -> Array:
+    """Product `design' slopes`, such as the vjp of `design @ point`.
 
     Written and kept as `(slopes' design)'`: on CPU, XLA takes up to eight times as long
     where the larger factor is the transposed one.
@@ -84,7 +86,7 @@ def pull_back(design: Float[Array, "n p"], slopes: Float[Array, "n *m"]) -> Arra
     return jax.lax.optimization_barrier(product).T
 
 
-def in_blocks(
+def split_into_blocks(
     features: Float[Array, "n d"],
     labels: Float[Array, " n"],
     mass: Float[Array, " n"],
@@ -92,10 +94,10 @@ def in_blocks(
     *,
     mesh: Mesh | None = None,
 ) -> Data:
-    """Splits rows into equal blocks; scales columns to 1.
+    """The data set in equal blocks of rows, columns scaled to 1.
 
-    On a mesh each device cuts its own rows, and a block has a part on every device: no
-    row moves.
+    On a mesh each device splits its own rows, and a block has a part on every device:
+    no row moves.
     """
     largest = jnp.maximum(jnp.abs(features).max(axis=0), 1e-15)
     # A power of 2, so that nothing is rounded.
@@ -103,16 +105,17 @@ def in_blocks(
     rows = (features / scale[None, :], labels, mass)
     device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
     on_cpu = device.platform == "cpu"
-    cut = _rows.on_each(
-        functools.partial(_cut, most=BLOCK if on_cpu else BLOCK_OF_ACCELERATOR),
+    split = meshes.shard_map(
+        functools.partial(_split, most=BLOCK if on_cpu else BLOCK_OF_ACCELERATOR),
         mesh,
-        out_specs=None if mesh is None else _rows.spec(mesh, axis=1),
+        out_specs=None if mesh is None else meshes.row_spec(mesh, axis=1),
     )
-    features, labels, mass = cut(*(_rows.padded(a, mesh) for a in rows))
-    return Data(features, labels, mass, directions, scale, Across(mesh))
+    features, labels, mass = split(*(meshes.pad_rows(a, mesh) for a in rows))
+    return Data(features, labels, mass, directions, scale, Devices(mesh))
 
 
-def _cut(*arrays: Array, most: int) -> tuple[Array, ...]:
+def _split(*arrays: Array, most: int) -> tuple[Array, ...]:
+    """Arrays in equal blocks of at most so many rows, filled up with zeros."""
     n = arrays[0].shape[0]
     blocks = -(-n // most)
     rows = -(-n // blocks)
@@ -123,10 +126,12 @@ def _cut(*arrays: Array, most: int) -> tuple[Array, ...]:
     )
 
 
-def over_blocks(
-    fn: Callable[..., Tree], *blocks: Shaped[Array, "blocks rows ..."], across: Across
+def sum_over_blocks(
+    fn: Callable[..., Tree],
+    *blocks: Shaped[Array, "blocks rows ..."],
+    devices: Devices,
 ) -> Tree:
-    """Sums what a function makes of each block of rows.
+    """Sum of a function's values over blocks of rows.
 
     Each device adds up its own parts of all blocks first: one all-reduce, however many
     blocks there are.
@@ -135,7 +140,7 @@ def over_blocks(
     def add(total: Tree, block: tuple[Array, ...]) -> tuple[Tree, None]:
         return jax.tree.map(jnp.add, total, fn(*block)), None
 
-    def summed(*blocks: Array) -> Tree:
+    def local_sum(*blocks: Array) -> Tree:
         shapes = jax.eval_shape(fn, *(a[0] for a in blocks))
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
         total = jax.lax.scan(add, zeros, blocks)[0]
@@ -143,21 +148,26 @@ def over_blocks(
 
     if blocks[0].shape[0] == 1:
         return fn(*(a[0] for a in blocks))
-    mesh = across.mesh
-    lying = None if mesh is None else _rows.spec(mesh, axis=1)
-    on_each = _rows.on_each(summed, mesh, in_specs=lying, out_specs=PartitionSpec())
-    return on_each(*blocks)
+    mesh = devices.mesh
+    spec = None if mesh is None else meshes.row_spec(mesh, axis=1)
+    sharded = meshes.shard_map(
+        local_sum, mesh, in_specs=spec, out_specs=PartitionSpec()
+    )
+    return sharded(*blocks)
 
 
 def moment(
     design: Float[Array, "blocks rows p"],
     weights: Float[Array, "blocks rows"],
     *,
-    across: Across,
+    devices: Devices,
 ) -> Float[Array, "p p"]:
-    """`sum_i weights_i x_i x_i'`; cost 2 n p^2 operations, memory of one block."""
+    """Second moment `sum_i weights_i x_i x_i'`.
+
+    Cost 2 n p^2 operations, memory of one block.
+    """
 
     def block(x, weight):
         return matmul((x * weight[:, None]).T, x)
 
-    return over_blocks(block, design, weights, across=across)
+    return sum_over_blocks(block, design, weights, devices=devices)

@@ -1,8 +1,8 @@
-"""Fair empirical risk minimisation, solved with a certificate.
+"""Linear models in memory: batched first-order steps, then second-order ones.
 
-`fit_linear` solves the convex problem of a linear model for a whole batch of
-configurations and proves how far each is from the optimum; `fit_linear_stream` does so
-where the rows do not fit into memory.
+`fit_linear` checks its arguments, solves all configurations by accelerated steps, and
+hands those that did not converge, and all of the hinge's, to second-order methods in
+double precision.
 """
 
 import functools
@@ -11,13 +11,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, ArrayLike, Bool, Float, Real
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
 from ... import erm
 from ...arrays import checks, samples
-from ...arrays import mesh as _rows
-from . import accelerated, blocks, newton, problem, results
-from .results import LinearFit as LinearFit
+from ...arrays import mesh as meshes
+from . import accelerated, blocks, interior_point, newton, problem
+from .problem import Model, Settings, State
+from .results import LinearFit, to_fit
+from .whitening import unwhiten, whiten, whiten_model
 
 
 def fit_linear(
@@ -37,7 +39,7 @@ def fit_linear(
     max_iterations: int = 60,
     mesh: Mesh | None = None,
 ) -> LinearFit:
-    """Fits linear models under fairness constraints or penalties, in one program.
+    """Linear models under fairness constraints or penalties, fitted in one program.
 
     For every configuration (ridge, tolerance, lam) it solves
 
@@ -65,13 +67,13 @@ def fit_linear(
             0 reaches the rest of the frontier.
         lam: penalty weight, at least 0; scalar or `(m,)`.
         weights: non-negative sample weights, or a mask.
-        intercept: static; whether to fit b, which is never penalised.
-        precision: static; relative gap asked for, 1e-6 in float32 and 1e-10 in float64
+        intercept: static; True fits b, which is never penalised.
+        precision: relative gap asked for, 1e-6 in float32 and 1e-10 in float64
             when None. Outside `jit`, configurations that batched float32 steps leave
             open, and all of the hinge's, are finished in float64.
         batch: static; configurations solved together. More share each pass over the
             data, and hold `batch` scores for each row of a block.
-        max_iterations: static; limit of second-order steps for configurations that the
+        max_iterations: limit of second-order steps for configurations that the
             batched steps leave open.
         mesh: static; devices that share the rows, over all axes of the mesh, as
             `sharding.shard_rows` lays them. Rows stay where they are; see `sharding`
@@ -104,9 +106,9 @@ def fit_linear(
         Donini et al., NeurIPS 2018, Problem 11 and Eq. 12. Reverse-mode gradients
         through the solver are not defined: JAX refuses them.
     """
-    smooth = results.check_loss(loss)
+    smooth = problem.smooth_loss(loss)
     if mesh is not None:
-        mesh = _rows.as_auto(mesh)
+        mesh = meshes.check_auto(mesh)
     if batch < 1:
         raise ValueError(f"`batch` must be at least 1 configuration, but is {batch}.")
     _check_samples(features, labels, weights, binary=loss is not erm.squared)
@@ -115,57 +117,58 @@ def fit_linear(
     if directions is None:
         directions = jnp.zeros((0, features.shape[1]), dtype)
     settings = {"ridge": ridge, "tolerance": tolerance, "target": target, "lam": lam}
-    shape = results.check_settings(settings, directions)
+    shape = problem.check_settings(settings, directions)
     if np.shape(directions)[1:] != features.shape[1:]:
         raise ValueError(
             f"`directions` must have the {features.shape[1]} columns of `features`, "
             f"but have shape {np.shape(directions)}."
         )
-    settings = {name: jnp.asarray(a).astype(dtype) for name, a in settings.items()}
+    m, k = shape[0] if shape else 1, np.shape(directions)[0]
+    settings = problem.broadcast_settings(settings, m, k, dtype)
     mass = np.ones(features.shape[0], dtype) if weights is None else weights
     data = [jnp.asarray(a) for a in (features, labels, mass, directions)]
     if mesh is not None:
-        data = [_rows.untyped(a) for a in data]
+        data = [meshes.drop_axis_types(a) for a in data]
+    # As numbers: a mask shares the programs of weights.
+    data = [a.astype(dtype) if a.dtype == bool else a for a in data]
     if precision is None:
         precision = 1e-10 if dtype == jnp.float64 else 1e-6
-    static = {"loss": smooth, "intercept": intercept, "precision": precision}
-    static["mesh"] = mesh
-    m = shape[0] if shape else 1
-    fit = _batched(*data, settings, size=min(batch, m), m=m, **static)
-    refine = functools.partial(_refined, max_iterations=max_iterations, **static)
+    static = {"loss": smooth, "intercept": intercept, "mesh": mesh}
+    gap = jnp.asarray(precision, dtype)
+    fit = _first_order(*data, settings, gap, size=min(batch, m), **static)
+    steps = jnp.int32(max_iterations)
     if not checks.concrete(fit):
-        fit = refine(*data, settings, fit)
+        fit = _second_order(*data, settings, fit, gap, steps, **static)
     elif not np.asarray(fit.converged).all():
-        # What is left is what float32 finds hard. Another program, compiled only now.
+        # Too hard for float32: another program, compiled only now.
         with jax.enable_x64(True):
-            fit = _cast(refine(*_cast((*data, settings, fit), jnp.float64)), dtype)
+            start = _cast((*data, settings, fit), jnp.float64)
+            gap = jnp.asarray(precision, jnp.float64)
+            fit = _cast(_second_order(*start, gap, steps, **static), dtype)
     return fit if shape else jax.tree.map(lambda a: a[0], fit)
 
 
-@functools.partial(
-    jax.jit, static_argnames=("loss", "intercept", "precision", "size", "m", "mesh")
-)
-def _batched(
+@functools.partial(jax.jit, static_argnames=("size", "loss", "intercept", "mesh"))
+def _first_order(
     features,
     labels,
     weights,
     directions,
     settings,
-    *,
-    loss,
-    size,
-    m,
-    intercept,
     precision,
+    *,
+    size,
+    loss,
+    intercept,
     mesh,
 ) -> LinearFit:
-    """First-order steps for all configurations; none for the hinge."""
-    data = _in_blocks(features, labels, weights, directions, mesh)
-    settings = results.in_columns(settings, m, directions)
+    """Models after first-order steps; zeros, uncertified, for the hinge."""
+    data = _split_into_blocks(features, labels, weights, directions, mesh)
+    settings = problem.as_settings(settings)
     if loss is None:
-        found = accelerated.opening(data.directions, m)
+        found = problem.initial_state(data.directions, settings.ridge.shape[0])
     else:
-        found = accelerated.first_order(
+        found = accelerated.solve_in_batches(
             data,
             settings,
             size=size,
@@ -173,33 +176,30 @@ def _batched(
             intercept=intercept,
             precision=precision,
         )
-    fit = results.report(data.directions, settings, *found, precision=precision)
-    return _rows.everywhere(fit, mesh)
+    fit = to_fit(data.directions, settings, *found, precision=precision)
+    return meshes.replicated(fit, mesh)
 
 
-@functools.partial(
-    jax.jit,
-    static_argnames=("loss", "intercept", "precision", "max_iterations", "mesh"),
-)
-def _refined(
+@functools.partial(jax.jit, static_argnames=("loss", "intercept", "mesh"))
+def _second_order(
     features,
     labels,
     weights,
     directions,
     settings,
     fit,
+    precision,
+    max_iterations,
     *,
     loss,
     intercept,
-    precision,
-    max_iterations,
     mesh,
 ) -> LinearFit:
-    """Second-order steps for what is not converged."""
-    data = _in_blocks(features, labels, weights, directions, mesh)
-    settings = results.in_columns(settings, fit.gap.shape[0], directions)
-    model = problem.Model(fit.coefficients.T, fit.intercept)
-    state = problem.State(
+    """Models after second-order steps for those that have not converged."""
+    data = _split_into_blocks(features, labels, weights, directions, mesh)
+    settings = problem.as_settings(settings)
+    model = Model(fit.coefficients.T, fit.intercept)
+    state = State(
         fit.coefficients.T,
         fit.multipliers.T,
         fit.objective,
@@ -207,7 +207,7 @@ def _refined(
         fit.iterations,
         fit.converged,
     )
-    found = newton.second_order(
+    found = _solve_one_by_one(
         data,
         settings,
         model,
@@ -217,15 +217,58 @@ def _refined(
         precision=precision,
         max_iterations=max_iterations,
     )
-    fit = results.report(data.directions, settings, *found, precision=precision)
-    return _rows.everywhere(fit, mesh)
+    fit = to_fit(data.directions, settings, *found, precision=precision)
+    return meshes.replicated(fit, mesh)
 
 
-def _in_blocks(features, labels, weights, directions, mesh) -> blocks.Data:
+def _solve_one_by_one(
+    data: blocks.Data,
+    settings: Settings,
+    model: Model,
+    state: State,
+    *,
+    loss: erm.SmoothLoss | None,
+    intercept: bool,
+    precision: Float[Array, ""],
+    max_iterations: Int[Array, ""],
+) -> tuple[Model, State]:
+    """Models and certificates, with those that had not converged solved in turn.
+
+    A smooth loss goes to Newton's method. The hinge, `loss` None, goes to the interior
+    point method, and to Newton's where that fails: few data sets stop both.
+    """
+    centre = jnp.exp(jnp.log(settings.ridge).mean())
+    curvature = 1.0 if loss is None else loss.max_curvature
+    whitened = whiten(data, data.mass * curvature, centre, intercept=intercept)
+    metric = whitened.metric
+    state = state._replace(point=whiten_model(metric, model, intercept=intercept))
+    limits = {"precision": precision, "max_iterations": max_iterations}
+
+    def refine(setting: Settings, state: State) -> State:
+        finish = functools.partial(
+            newton.newton, whitened, setting, loss=loss, **limits
+        )
+        if loss is not None:
+            return finish(state)
+        found = interior_point.interior_point(whitened, setting, state, **limits)
+        return jax.lax.cond(found.converged, lambda found: found, finish, found)
+
+    def solve(index: Array) -> State:
+        setting, start = jax.tree.map(lambda a: a[..., index], (settings, state))
+        return jax.lax.cond(
+            start.converged, lambda _, start: start, refine, setting, start
+        )
+
+    found = jax.lax.map(solve, jnp.arange(settings.ridge.shape[0]))
+    found = jax.tree.map(lambda a: jnp.moveaxis(a, 0, -1), found)
+    return unwhiten(metric, found.point, intercept=intercept), found
+
+
+def _split_into_blocks(features, labels, weights, directions, mesh) -> blocks.Data:
     dtype = features.dtype
     weights = weights.astype(dtype)
     mass = samples.shares(weights)
-    return blocks.in_blocks(
+    return blocks.split_into_blocks(
         features, labels.astype(dtype), mass, directions.astype(dtype), mesh=mesh
     )
 
@@ -254,5 +297,5 @@ def _cast(tree, dtype):
 
 
 def _floating(features: Array) -> Array:
-    """float64 stays, all else is computed in float32."""
+    """The features in float64 where they were, else in float32."""
     return features if features.dtype == jnp.float64 else features.astype(jnp.float32)
