@@ -19,8 +19,7 @@ from jaxtyping import Array, ArrayLike, Float, Key, PyTree, Real, UInt32
 from ..arrays import checks
 from ..arrays.samples import Weights, as_weights, check_sample, shares, wide
 from . import functions as functions
-from . import pairwise as sums
-from .pairwise import Kernel
+from .pairwise import Kernel, combine, partition
 
 _product = functools.partial(jnp.matmul, precision="highest")
 
@@ -160,13 +159,13 @@ def fourier(
             f"`n_features` must be even, a cosine and a sine for each frequency, but "
             f"is {n_features}."
         )
-    unbound = sums.unbind(kernel)
+    parts = partition(kernel)
     waves = _draw_waves(
-        unbound.traced,
+        parts.traced,
         samples,
         weights,
         key,
-        kernel=unbound.static,
+        kernel=parts.static,
         spread=spread,
         n_pairs=n_features // 2,
     )
@@ -229,13 +228,13 @@ def nystrom(
             f"`n_features` must be at most {n}, the number of samples with weight, but "
             f"is {n_features}: each feature is a landmark of its own."
         )
-    unbound = sums.unbind(kernel)
+    parts = partition(kernel)
     landmarks = _draw_landmarks(
-        unbound.traced,
+        parts.traced,
         samples,
         weights,
         key,
-        kernel=unbound.static,
+        kernel=parts.static,
         n_features=n_features,
     )
     root = landmarks.root
@@ -245,7 +244,7 @@ def nystrom(
             f"{n_features} landmarks is not. Rescale the samples, or take another "
             f"kernel: `kernels.energy`, for one, cannot be written as inner products."
         )
-    return FeatureMap(_AtLandmarks(unbound.static), landmarks)
+    return FeatureMap(_AtLandmarks(parts.static), landmarks)
 
 
 def features_for(
@@ -355,7 +354,7 @@ class _AtLandmarks(NamedTuple):
     def __call__(
         self, samples: Float[Array, "n d"], landmarks: Landmarks
     ) -> Float[Array, "n m"]:
-        kernel = sums.bind(self.kernel, landmarks.parameters)
+        kernel = combine(self.kernel, landmarks.parameters)
         return _product(kernel(samples, landmarks.points), landmarks.root)
 
 
@@ -370,7 +369,7 @@ def _draw_waves(
     spread: Callable[[Array, Kernel], Array],
     n_pairs: int,
 ) -> Waves:
-    kernel = sums.bind(kernel, traced)
+    kernel = combine(kernel, traced)
     width, dtype = samples.shape[1], samples.dtype
     for_turns, for_lengths, for_levels = jax.random.split(key, 3)
     block = min(width, n_pairs)
@@ -408,7 +407,7 @@ def _draw_landmarks(
     points = jnp.where(
         (weights[chosen] > 0)[:, None], samples[chosen], samples[chosen[0]]
     )
-    table = sums.bind(kernel, traced)(points, points)
+    table = combine(kernel, traced)(points, points)
     return Landmarks(points, _inverse_root(table), [jnp.asarray(a) for a in traced])
 
 
