@@ -12,7 +12,7 @@ and gradient in both clouds:
   autograd, which stops at the same marginal error as ours;
 - ott-jax: `sinkdiv` with its defaults, which is what fairjax builds on.
 
-The error is relative to the value that fairjax finds in float64 at tolerance 1e-7, up
+The error is relative to the value that fairjax finds in float64 at threshold 1e-7, up
 to 4,096 points. Its tests compare that value with plain NumPy. MB is what the compiled
 program holds beside arguments and results, and for torch the rise of the process during
 one call. Seconds are medians of repeats after the first call, which includes
@@ -149,7 +149,7 @@ def compare(n, width, repeats, steps):
     truth = None
     if n <= MOST_IN_OTHERS:
         with jax.enable_x64(True):
-            wide = jax.jit(partial(sinkhorn_info, tolerance=1e-7))
+            wide = jax.jit(partial(sinkhorn_info, threshold=1e-7))
             truth = float(wide(x, y, epsilon=epsilon).value)
 
     def record(alternative, laps, **rest):
@@ -165,7 +165,7 @@ def compare(n, width, repeats, steps):
             laps,
             memory=memory,
             error=None if truth is None else abs(float(value(result)) / truth - 1),
-            error_is="relative to float64 at tolerance 1e-7",
+            error_is="relative to float64 at threshold 1e-7",
             host=not hasattr(program, "lower"),
         )
 

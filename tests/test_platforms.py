@@ -29,7 +29,7 @@ from fairjax import (
     training,
 )
 from fairjax.barycenters import sketches
-from fairjax.solvers.kernel import programs
+from fairjax.solvers.kernel import newton, svm
 from fairjax.solvers.linear import passes, streaming
 from fairjax.sweeps import devices
 from tests.test_laws import DIVERGENCES, EVERYONE, clouds, diverge, evaluate, problem
@@ -220,9 +220,9 @@ def stream(features, labels, cond, scores, groups):
 
 # What calls compiled programs from the host, and where these are.
 CALLS = {
-    "fit_svm": (functools.partial(machine, solvers.fit_svm), programs),
-    "fit_ridge": (functools.partial(machine, solvers.fit_ridge), programs),
-    "fit_logistic": (functools.partial(machine, solvers.fit_logistic), programs),
+    "fit_svm": (functools.partial(machine, solvers.fit_svm), svm),
+    "fit_ridge": (functools.partial(machine, solvers.fit_ridge), newton),
+    "fit_logistic": (functools.partial(machine, solvers.fit_logistic), newton),
     "fit_linear_stream": (stream, streaming, passes),
 }
 

@@ -12,8 +12,7 @@ from jaxtyping import Array, ArrayLike, Float, Real
 from .. import kernels
 from ..arrays import checks
 from ..arrays.samples import Weights, as_weights, check_sample, shares, wide
-from ..kernels import pairwise as sums
-from ..kernels.pairwise import Kernel
+from ..kernels import Kernel, combine, in_blocks, partition
 
 
 def hsic(
@@ -72,40 +71,43 @@ def hsic(
     """
     for kernel, name in ((x_kernel, "x_kernel"), (y_kernel, "y_kernel")):
         kernels.check_bound(kernel, name=name)
-    block = sums.block_size(block)
+    block = kernels.block_size(block)
     check_sample(x, weights, name="x", word="weights")
     check_sample(y, None, name="y", word="weights")
     n, dtype = np.shape(x)[0], wide(x, y)
     checks.check_length(y, n=n, name="y", to="x", columns=True)
-    of_x, of_y = sums.unbind(x_kernel), sums.unbind(y_kernel)
+    of_x, of_y = partition(x_kernel), partition(y_kernel)
     return _hsic(
         (of_x.traced, of_y.traced),
         jnp.asarray(x).astype(dtype),
         jnp.asarray(y).astype(dtype),
         as_weights(weights, n, dtype),
-        kernels=(of_x.static, of_y.static),
+        static=(of_x.static, of_y.static),
         block=block,
     )
 
 
-@functools.partial(jax.jit, static_argnames=("kernels", "block"))
+@functools.partial(jax.jit, static_argnames=("static", "block"))
 def _hsic(
     traced: tuple[list[Any], list[Any]],
     x: Float[Array, "n d"],
     y: Float[Array, "n e"],
     weights: Float[Array, " n"],
     *,
-    kernels: tuple[Any, Any],
+    static: tuple[Any, Any],
     block: int,
 ) -> Float[Array, ""]:
-    x_kernel, y_kernel = map(sums.bind, kernels, traced)
+    x_kernel, y_kernel = map(combine, static, traced)
     mass = shares(weights)
-    x, y = (sums.tamed(points, sums.in_use(points, mass)) for points in (x, y))
+    x, y = (
+        kernels.clip_masked_points(points, kernels.used_by_any(points, mass))
+        for points in (x, y)
+    )
     n_blocks = -(-x.shape[0] // block)
     blocks = (
-        sums.blocks_of(x, n_blocks, mode="edge"),
-        sums.blocks_of(y, n_blocks, mode="edge"),
-        sums.blocks_of(mass, n_blocks, mode="constant"),
+        in_blocks(x, n_blocks, mode="edge"),
+        in_blocks(y, n_blocks, mode="edge"),
+        in_blocks(mass, n_blocks, mode="constant"),
     )
     product = functools.partial(jnp.matmul, precision=Precision.HIGHEST)
 

@@ -18,9 +18,7 @@ from jaxtyping import Array, ArrayLike, Float, Key, Real, UInt32
 from .. import kernels
 from ..arrays import mesh as meshes
 from ..arrays.samples import TwoSamples, Weights, shares, two_samples
-from ..kernels import pairwise as sums
-from ..kernels import rings as rings
-from ..kernels.pairwise import Kernel
+from ..kernels import Kernel, combine, partition
 
 
 def mmd_squared(
@@ -64,9 +62,9 @@ def mmd_squared(
         block: static; most samples in a block, 768 on a CPU and 2,048 elsewhere when
             absent. Memory is O(block^2 + (n + m) d).
         mesh: static; devices that share the rows of both clouds, over all axes of the
-            mesh, as `sharding.shard_rows` lays them. Samples then travel half of a ring
-            of devices, and a device holds O(block^2 + (n + m) d / devices); see
-            `sharding` for the bytes sent.
+            mesh, as `sharding.shard_rows` lays them. Each device gathers all samples
+            and visits the pairs of its own rows: memory stays O(block^2 + (n + m) d),
+            time is divided by the number of devices; see `sharding` for the bytes.
 
     Returns:
         The squared distance [kernel]. It is 0 where it cannot be estimated: a cloud
@@ -92,10 +90,10 @@ def mmd_squared(
         Statistics 1979).
     """
     kernels.check_bound(kernel)
-    block = sums.block_size(block)
+    block = kernels.block_size(block)
     mesh = None if mesh is None else meshes.check_auto(mesh)
     samples = two_samples(x, y, x_weights, y_weights)
-    static, traced = sums.unbind(kernel)
+    static, traced = partition(kernel)
     return _mmd(
         traced, samples, kernel=static, unbiased=unbiased, block=block, mesh=mesh
     )
@@ -204,7 +202,7 @@ def mmd_linear_time(
             f"`x` and `y` must have the same number of samples, at least 2, but have "
             f"{n} and {m}. Use `mmd_squared`."
         )
-    static, traced = sums.unbind(kernel)
+    static, traced = partition(kernel)
     return _linear_time(traced, samples.x, other, kernel=static)
 
 
@@ -277,21 +275,19 @@ def _mmd(
     block: int,
     mesh: Mesh | None,
 ) -> Float[Array, ""]:
-    k = sums.bind(kernel, traced)
-    form = functools.partial(sums.form, block=block)
-    if mesh is not None:
-        form = functools.partial(rings.form, block=block, mesh=mesh)
+    k = combine(kernel, traced)
+    pair_sum = functools.partial(kernels.pair_sum, block=block, mesh=mesh)
     points, (a, b) = _pooled(samples, mesh)
     if not unbiased:
         signed = (a - b)[None]
-        value = form(k, points, signed, signed)
+        value = pair_sum(k, points, signed, signed)
         return jnp.where((a > 0).any() & (b > 0).any(), value, 0)
 
     enough = ((a > 0).sum() >= 2) & ((b > 0).sum() >= 2)
     # sum_{i!=j} a_i a_j, as `sum_i a_i = 1`.
     pairs = [jnp.where(enough, (w * (1 - w)).sum(), 1) for w in (a, b)]
     right = jnp.stack([a / pairs[0] - b, b / pairs[1] - a])
-    value = form(k, points, jnp.stack([a, b]), right)
+    value = pair_sum(k, points, jnp.stack([a, b]), right)
     diagonal = _pointwise(k, points, points)
     twice = jnp.square(a) / pairs[0] + jnp.square(b) / pairs[1]
     value -= jnp.vdot(twice, diagonal, precision=Precision.HIGHEST)
@@ -313,7 +309,8 @@ def _pooled(
         join = meshes.shard_map(lambda *parts: jnp.concatenate(parts), mesh)
         points = join(points, others)
         a, b = join(a, jnp.zeros_like(b)), join(jnp.zeros_like(a), b)
-    return sums.tamed(points, sums.in_use(points, a + b)), (a, b)
+    used = kernels.used_by_any(points, a + b)
+    return kernels.clip_masked_points(points, used), (a, b)
 
 
 def _pointwise(kernel: Kernel, x: Array, y: Array) -> Float[Array, " n"]:
@@ -324,7 +321,7 @@ def _pointwise(kernel: Kernel, x: Array, y: Array) -> Float[Array, " n"]:
 def _linear_time(
     traced: list[Any], x: Float[Array, "n d"], y: Float[Array, "n d"], *, kernel: Any
 ) -> Float[Array, ""]:
-    k = functools.partial(_pointwise, sums.bind(kernel, traced))
+    k = functools.partial(_pointwise, combine(kernel, traced))
     n = x.shape[0] // 2 * 2
     x1, x2, y1, y2 = x[0:n:2], x[1:n:2], y[0:n:2], y[1:n:2]
     return jnp.mean(k(x1, x2) + k(y1, y2) - k(x1, y2) - k(x2, y1))

@@ -53,7 +53,7 @@ def wasserstein_1d(
     same = x is y
     x, y = _column(x, "x"), _column(y, "y")
     clouds = as_clouds(x, x if same else y, x_weights, y_weights)
-    power = _checked(p)
+    power = _check_power(p)
     return _distance(clouds, jnp.ones((1, 1), clouds.x.dtype), p=power)
 
 
@@ -98,7 +98,7 @@ def sliced_wasserstein(
     References:
         Bonneel et al., *Sliced and Radon Wasserstein barycenters of measures*, 2015.
     """
-    clouds, power = as_clouds(x, y, x_weights, y_weights), _checked(p)
+    clouds, power = as_clouds(x, y, x_weights, y_weights), _check_power(p)
     width = clouds.x.shape[1]
     if (key is None) == (directions is None):
         raise ValueError(
@@ -180,7 +180,7 @@ def _levels(mass: Float[Array, " n"]) -> Float[Array, " n"]:
     return sums / sums[-1]
 
 
-def _checked(p: float) -> float:
+def _check_power(p: float) -> float:
     if not 1 <= p < float("inf"):
         raise ValueError(f"`p` must be at least 1 and finite, but is {p}.")
     return float(p)

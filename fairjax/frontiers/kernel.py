@@ -16,8 +16,7 @@ from .. import kernels, solvers, sweeps
 from ..datasets import Dataset
 from ..notions import Conditionals, Notion
 from ..orthogonality import pairwise
-from ..solvers import KernelFit
-from ..solvers.kernel.problem import directions
+from ..solvers import KernelFit, contrast_weights
 from .driver import Fits, form_of, frontier_of, kept, sharing
 from .frontier import (
     Frontier,
@@ -244,7 +243,7 @@ class _Machines(NamedTuple):
         )
         free = run(**self._settings(firsts, n), tolerance=np.inf)
         scores = self._scores(_Fitted(free, rows), part)
-        gaps = scores @ directions(cond, pairwise, n=length).T
+        gaps = scores @ contrast_weights(cond, pairwise, n=length).T
         gaps = gaps[owner.ravel()]
         bounds = np.maximum(1 - strength, 0)[:, None] * np.abs(gaps)
         # At strength 0 a bound holds with equality: rounding must not make it bind.

@@ -1,14 +1,14 @@
-"""Kernels, and the fair machines that learn with them.
+"""Kernels, sums of them over all pairs of samples, and features that stand for them.
 
 `kernel(x, y) -> (n, m)` for `x (n, d)` and `y (m, d)`: any such function is a kernel
 here, if it is symmetric, `k(a, b) = k(b, a)`. Hyper-parameters are bound with
 `functools.partial(gaussian, bandwidth=h)`; those with a fraction are traced, so that a
 bandwidth can be swept by `vmap`, differentiated, and changed without recompilation.
 
-`fit_svm`, `fit_ridge` and `fit_logistic` solve a machine under the fairness constraint
-in the kernel's feature space, with a certificate; `implicit` differentiates what they
-found. `features_for` hands large problems to `solvers.fit_linear`, nearly the same
-machines; `orthogonality.project_kernel` makes any other kernel method fair.
+`solvers.fit_svm`, `fit_ridge` and `fit_logistic` learn with them under the fairness
+constraint; `features_for` hands large problems to `solvers.fit_linear`, nearly the same
+machines; `orthogonality.project_kernel` makes any other kernel method fair. `pair_sum`
+and its helpers are what the divergences of kernels are made of.
 """
 
 from .features import FeatureMap as FeatureMap
@@ -27,3 +27,10 @@ from .functions import median_heuristic as median_heuristic
 from .functions import polynomial as polynomial
 from .functions import squared_distances as squared_distances
 from .pairwise import Kernel as Kernel
+from .pairwise import block_size as block_size
+from .pairwise import clip_masked_points as clip_masked_points
+from .pairwise import combine as combine
+from .pairwise import in_blocks as in_blocks
+from .pairwise import pair_sum as pair_sum
+from .pairwise import partition as partition
+from .pairwise import used_by_any as used_by_any

@@ -19,8 +19,7 @@ from jaxtyping import Array, ArrayLike, Float, Key, PyTree, Real, UInt32
 from ..arrays import checks
 from ..arrays.samples import Weights, as_weights, check_sample, shares, wide
 from . import functions as functions
-from . import pairwise as sums
-from .pairwise import Kernel
+from .pairwise import Kernel, combine, partition
 
 _product = functools.partial(jnp.matmul, precision="highest")
 
@@ -32,7 +31,7 @@ class FeatureMap:
 
     Attributes:
         function: static; of samples and the arrays.
-        arrays: what was drawn: `Waves` or `Landmarks`.
+        arrays: `Frequencies` or `Landmarks`.
     """
 
     function: Callable[[Array, Any], Array] = dataclasses.field(
@@ -59,11 +58,11 @@ class FeatureMap:
                 f"made for, but their shape is {jnp.shape(samples)}."
             )
         checks.check_finite(samples, name="samples")
-        return _mapped(self, jnp.asarray(samples).astype(known.dtype))
+        return _apply(self, jnp.asarray(samples).astype(known.dtype))
 
 
-class Waves(NamedTuple):
-    """What `fourier` draws.
+class Frequencies(NamedTuple):
+    """Random frequencies, drawn by `fourier`.
 
     Attributes:
         centre: taken off samples first: far away from zero, angles lose their digits.
@@ -77,7 +76,7 @@ class Waves(NamedTuple):
 
 
 class Landmarks(NamedTuple):
-    """What `nystrom` draws.
+    """Landmarks with their inverse root, drawn by `nystrom`.
 
     Attributes:
         points: the landmarks.
@@ -141,9 +140,9 @@ def fourier(
         the variance; Yu et al., *Orthogonal random features*, NeurIPS 2016.
     """
     own = getattr(kernel, "func", kernel)
-    spread = next((s for known, s in _SPREADS.items() if known is own), None)
-    if spread is None:
-        names = ", ".join(known.__name__ for known in _SPREADS)
+    quantiles = next((s for known, s in _SCALE_QUANTILES.items() if known is own), None)
+    if quantiles is None:
+        names = ", ".join(known.__name__ for known in _SCALE_QUANTILES)
         raise ValueError(
             f"`kernel` must be one of {names} for Fourier features, but is "
             f"{getattr(own, '__name__', own)}. For any positive semidefinite kernel "
@@ -160,17 +159,17 @@ def fourier(
             f"`n_features` must be even, a cosine and a sine for each frequency, but "
             f"is {n_features}."
         )
-    unbound = sums.unbind(kernel)
-    waves = _draw_waves(
-        unbound.traced,
+    parts = partition(kernel)
+    drawn = _draw_frequencies(
+        parts.traced,
         samples,
         weights,
         key,
-        kernel=unbound.static,
-        spread=spread,
+        kernel=parts.static,
+        quantiles=quantiles,
         n_pairs=n_features // 2,
     )
-    return FeatureMap(_at_waves, waves)
+    return FeatureMap(_fourier_features, drawn)
 
 
 def nystrom(
@@ -229,13 +228,13 @@ def nystrom(
             f"`n_features` must be at most {n}, the number of samples with weight, but "
             f"is {n_features}: each feature is a landmark of its own."
         )
-    unbound = sums.unbind(kernel)
+    parts = partition(kernel)
     landmarks = _draw_landmarks(
-        unbound.traced,
+        parts.traced,
         samples,
         weights,
         key,
-        kernel=unbound.static,
+        kernel=parts.static,
         n_features=n_features,
     )
     root = landmarks.root
@@ -245,7 +244,7 @@ def nystrom(
             f"{n_features} landmarks is not. Rescale the samples, or take another "
             f"kernel: `kernels.energy`, for one, cannot be written as inner products."
         )
-    return FeatureMap(_AtLandmarks(unbound.static), landmarks)
+    return FeatureMap(_NystromFeatures(parts.static), landmarks)
 
 
 def features_for(
@@ -319,15 +318,15 @@ def _half_normal(levels: Array) -> Array:
     return 2**0.5 * jax.scipy.special.erfinv(levels)
 
 
-def _spread_sum(levels: Array, kernel: Kernel) -> Array:
+def _scales_of_sum(levels: Array, kernel: Kernel) -> Array:
     count = inspect.signature(kernel).parameters["n_bandwidths"].default
     return 2 ** ((jnp.floor(count * levels) - (count - 1) / 2) / 2)
 
 
 # Quantiles of the scale by which a kernel multiplies the frequencies of a Gaussian.
-_SPREADS = {
+_SCALE_QUANTILES = {
     functions.gaussian: lambda levels, kernel: jnp.ones_like(levels),
-    functions.gaussian_sum: _spread_sum,
+    functions.gaussian_sum: _scales_of_sum,
     # A normal vector divided by a half-normal number is multivariate Cauchy.
     functions.laplacian: lambda levels, kernel: 1 / _half_normal(levels),
     # (1 + s)^(-1/2) is the mean of exp(-t s) with t of Gamma(1/2), and 2 t is the
@@ -337,17 +336,19 @@ _SPREADS = {
 
 
 @jax.jit
-def _mapped(phi: FeatureMap, samples: Float[Array, "n d"]) -> Float[Array, "n m"]:
+def _apply(phi: FeatureMap, samples: Float[Array, "n d"]) -> Float[Array, "n m"]:
     return phi.function(samples, phi.arrays)
 
 
-def _at_waves(samples: Float[Array, "n d"], waves: Waves) -> Float[Array, "n m"]:
-    angles = _product(samples - waves.centre[None], waves.frequencies.T)
+def _fourier_features(
+    samples: Float[Array, "n d"], drawn: Frequencies
+) -> Float[Array, "n m"]:
+    angles = _product(samples - drawn.centre[None], drawn.frequencies.T)
     both = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=1)
-    return waves.amplitude * both
+    return drawn.amplitude * both
 
 
-class _AtLandmarks(NamedTuple):
+class _NystromFeatures(NamedTuple):
     """A function that equals any other one of the same kernel, as `jit` asks for."""
 
     kernel: Hashable
@@ -355,40 +356,40 @@ class _AtLandmarks(NamedTuple):
     def __call__(
         self, samples: Float[Array, "n d"], landmarks: Landmarks
     ) -> Float[Array, "n m"]:
-        kernel = sums.bind(self.kernel, landmarks.parameters)
+        kernel = combine(self.kernel, landmarks.parameters)
         return _product(kernel(samples, landmarks.points), landmarks.root)
 
 
-@functools.partial(jax.jit, static_argnames=("kernel", "spread", "n_pairs"))
-def _draw_waves(
+@functools.partial(jax.jit, static_argnames=("kernel", "quantiles", "n_pairs"))
+def _draw_frequencies(
     traced: list[Any],
     samples: Float[Array, "n d"],
     weights: Float[Array, " n"],
     key: Array,
     *,
     kernel: Any,
-    spread: Callable[[Array, Kernel], Array],
+    quantiles: Callable[[Array, Kernel], Array],
     n_pairs: int,
-) -> Waves:
-    kernel = sums.bind(kernel, traced)
+) -> Frequencies:
+    kernel = combine(kernel, traced)
     width, dtype = samples.shape[1], samples.dtype
-    for_turns, for_lengths, for_levels = jax.random.split(key, 3)
+    rotation_key, length_key, level_key = jax.random.split(key, 3)
     block = min(width, n_pairs)
     blocks = -(-n_pairs // block)
-    turns = jax.random.orthogonal(for_turns, block, (blocks,), dtype, m=width)
-    normal = jax.random.normal(for_lengths, (n_pairs, width), dtype)
+    rotations = jax.random.orthogonal(rotation_key, block, (blocks,), dtype, m=width)
+    normal = jax.random.normal(length_key, (n_pairs, width), dtype)
     lengths = jnp.linalg.norm(normal, axis=1)
-    jitter = jax.random.uniform(for_levels, (n_pairs,), dtype)
+    jitter = jax.random.uniform(level_key, (n_pairs,), dtype)
     levels = (jnp.arange(n_pairs).astype(dtype) + jitter) / n_pairs
     # Rounding may reach the ends, where the quantiles are 0 or infinite.
     eps = float(jnp.finfo(dtype).eps)
-    scales = spread(jnp.clip(levels, eps, 1 - eps), kernel)
+    scales = quantiles(jnp.clip(levels, eps, 1 - eps), kernel)
     bandwidth = inspect.signature(kernel).parameters["bandwidth"].default
     sizes = lengths * scales / jnp.asarray(bandwidth).astype(dtype)
-    frequencies = sizes[:, None] * turns.reshape(-1, width)[:n_pairs]
+    frequencies = sizes[:, None] * rotations.reshape(-1, width)[:n_pairs]
     origin = jnp.zeros((1, width), dtype)
     amplitude = jnp.sqrt(kernel(origin, origin)[0, 0] / n_pairs)
-    return Waves(_product(weights, samples), frequencies, amplitude)
+    return Frequencies(_product(weights, samples), frequencies, amplitude)
 
 
 @functools.partial(jax.jit, static_argnames=("kernel", "n_features"))
@@ -408,7 +409,7 @@ def _draw_landmarks(
     points = jnp.where(
         (weights[chosen] > 0)[:, None], samples[chosen], samples[chosen[0]]
     )
-    table = sums.bind(kernel, traced)(points, points)
+    table = combine(kernel, traced)(points, points)
     return Landmarks(points, _inverse_root(table), [jnp.asarray(a) for a in traced])
 
 

@@ -19,7 +19,7 @@ from ..arrays.samples import TwoSamples, Weights, shares, two_samples
 Scalar = float | int | Real[ArrayLike, ""]
 
 # Up to this width differences are taken one by one: exact, and no slower.
-_FEW = 3
+_MAX_EXACT_WIDTH = 3
 
 
 def gaussian(
@@ -40,8 +40,8 @@ def gaussian(
         >>> round(table.item(), 4)
         0.6065
     """
-    unit = 2**0.5 * _positive(bandwidth, x)
-    return jnp.exp(_squares(*_scaled(x, y, unit), sign=-1))
+    unit = 2**0.5 * _nan_unless_positive(bandwidth, x)
+    return jnp.exp(_squared_distances(*_scaled(x, y, unit), sign=-1))
 
 
 def gaussian_sum(
@@ -77,8 +77,8 @@ def gaussian_sum(
         ICML 2015, section 4.1, where bandwidths are spread in the same way.
     """
     _check_static(n_bandwidths, name="n_bandwidths")
-    widest = _positive(bandwidth, x) * 2 ** ((n_bandwidths - 1) / 4)
-    power = jnp.exp(_squares(*_scaled(x, y, 2**0.5 * widest), sign=-1))
+    widest = _nan_unless_positive(bandwidth, x) * 2 ** ((n_bandwidths - 1) / 4)
+    power = jnp.exp(_squared_distances(*_scaled(x, y, 2**0.5 * widest), sign=-1))
     total = power
     for _ in range(n_bandwidths - 1):
         # Halving the squared bandwidth squares the kernel.
@@ -106,7 +106,7 @@ def laplacian(
         >>> round(table.item(), 4)
         0.3679
     """
-    return jnp.exp(-_roots(*_scaled(x, y, _positive(bandwidth, x))))
+    return jnp.exp(-_euclidean(*_scaled(x, y, _nan_unless_positive(bandwidth, x))))
 
 
 def energy(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
@@ -154,7 +154,7 @@ def inverse_multiquadric(
         >>> round(inverse_multiquadric(x, y, bandwidth=1.0).item(), 4)
         0.5774
     """
-    squares = _squares(*_scaled(x, y, _positive(bandwidth, x)))
+    squares = _squared_distances(*_scaled(x, y, _nan_unless_positive(bandwidth, x)))
     # Rounding may leave a squared distance below 0, and tiny bandwidths magnify it.
     return jax.lax.rsqrt(1 + jnp.maximum(squares, 0))
 
@@ -190,7 +190,9 @@ def polynomial(
         9.0
     """
     _check_static(degree, name="degree")
-    products = _products(x / _positive(scale, x), y / _positive(scale, x))
+    products = _products(
+        x / _nan_unless_positive(scale, x), y / _nan_unless_positive(scale, x)
+    )
     return (products + jnp.asarray(offset).astype(x.dtype)) ** degree
 
 
@@ -205,7 +207,7 @@ def squared_distances(
         >>> squared_distances(jnp.zeros((1, 2)), jnp.array([[3.0, 4.0]])).tolist()
         [[25.0]]
     """
-    return _squares(*_moved(x, y))
+    return _squared_distances(*_centred_if_wide(x, y))
 
 
 def distances(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
@@ -217,7 +219,7 @@ def distances(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n
         >>> distances(jnp.zeros((1, 2)), jnp.array([[3.0, 4.0]])).tolist()
         [[5.0]]
     """
-    return _roots(*_moved(x, y))
+    return _euclidean(*_centred_if_wide(x, y))
 
 
 def median_heuristic(
@@ -302,7 +304,9 @@ def _median(samples: TwoSamples, key: Array, *, pairs: int) -> Float[Array, ""]:
     even = jnp.full_like(mass, 1 / mass.size)
     mass = jnp.where(some, mass / jnp.where(some, mass.sum(), 1), even)
     first, second = jax.random.choice(key, mass.size, (2, pairs), p=mass)
-    squares = jnp.square(_bounded(pooled[first]) - _bounded(pooled[second])).sum(axis=1)
+    squares = jnp.square(
+        _clip_to_range(pooled[first]) - _clip_to_range(pooled[second])
+    ).sum(axis=1)
     apart = squares > 0
     found = jnp.where(apart, jnp.sqrt(jnp.where(apart, squares, 1)), 0)
     # A sample is no partner of its own; such draws go to the end, out of the way.
@@ -313,23 +317,23 @@ def _median(samples: TwoSamples, key: Array, *, pairs: int) -> Float[Array, ""]:
     return jnp.where(count > 0, middle, 0)
 
 
-def _squares(
+def _squared_distances(
     x: Float[Array, "n d"], y: Float[Array, "m d"], *, sign: int = 1
 ) -> Float[Array, "n m"]:
     """Squared distances times a sign: another pass over the table would change it."""
-    if x.shape[1] <= _FEW:
+    if x.shape[1] <= _MAX_EXACT_WIDTH:
         gaps = (x[:, i, None] - y[None, :, i] for i in range(x.shape[1]))
         return sign * functools.reduce(jnp.add, map(jnp.square, gaps))
-    norms = sign * _norms(x)[:, None] + sign * _norms(y)[None, :]
+    norms = sign * _squared_norms(x)[:, None] + sign * _squared_norms(y)[None, :]
     return norms + _products(x, -2 * sign * y)
 
 
-def _roots(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
-    squares, floor = _squares(x, y), jnp.zeros((1, 1), x.dtype)
-    if x.shape[1] > _FEW:
+def _euclidean(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
+    squares, floor = _squared_distances(x, y), jnp.zeros((1, 1), x.dtype)
+    if x.shape[1] > _MAX_EXACT_WIDTH:
         # The bound on the rounding of three sums of d products.
         unit = x.shape[1] * float(jnp.finfo(x.dtype).eps)
-        floor = unit * (_norms(x)[:, None] + _norms(y)[None, :])
+        floor = unit * (_squared_norms(x)[:, None] + _squared_norms(y)[None, :])
     # Not `squares > floor`, which would make a NaN look like no distance at all.
     apart = ~(squares <= floor)
     return jnp.where(apart, jnp.sqrt(jnp.where(apart, squares, 1)), 0)
@@ -342,17 +346,17 @@ def _products(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n
     return jax.lax.dot_general(x, y, (((0,), (0,)), ((), ())), precision="highest")
 
 
-def _norms(x: Float[Array, "n d"]) -> Float[Array, " n"]:
+def _squared_norms(x: Float[Array, "n d"]) -> Float[Array, " n"]:
     return jnp.square(x).sum(axis=1)
 
 
-def _moved(
+def _centred_if_wide(
     x: Float[Array, "n d"], y: Float[Array, "m d"]
 ) -> tuple[Float[Array, "n d"], Float[Array, "m d"]]:
-    """Bounded, and centred where squares are expanded."""
-    if x.shape[1] > _FEW:
+    """Samples clipped to range, and centred where squares are expanded."""
+    if x.shape[1] > _MAX_EXACT_WIDTH:
         x, y = _centred(x, y)
-    return _bounded(x), _bounded(y)
+    return _clip_to_range(x), _clip_to_range(y)
 
 
 def _scaled(
@@ -360,7 +364,7 @@ def _scaled(
 ) -> tuple[Float[Array, "n d"], Float[Array, "m d"]]:
     # Samples are divided, not the table: its passes are what takes time.
     x, y = _centred(x, y)
-    return _bounded(x / unit), _bounded(y / unit)
+    return _clip_to_range(x / unit), _clip_to_range(y / unit)
 
 
 def _centred(
@@ -372,13 +376,13 @@ def _centred(
     return x - centre, y - centre
 
 
-def _bounded(samples: Float[Array, "n d"]) -> Float[Array, "n d"]:
-    """Keeps squared distances finite: `inf - inf` would be NaN."""
+def _clip_to_range(samples: Float[Array, "n d"]) -> Float[Array, "n d"]:
+    """Samples clipped so that squared distances are finite: `inf - inf` is NaN."""
     limit = float(jnp.finfo(samples.dtype).max) ** 0.5 / (4 * samples.shape[1])
     return jnp.clip(samples, -limit, limit)
 
 
-def _positive(value: Scalar, like: Array) -> Float[Array, ""]:
+def _nan_unless_positive(value: Scalar, like: Array) -> Float[Array, ""]:
     """NaN unless positive, so that a bad value in a traced sweep marks its own row."""
     number = jnp.asarray(value).astype(like.dtype)
     return jnp.where(number > 0, number, jnp.nan)

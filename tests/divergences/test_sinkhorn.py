@@ -242,7 +242,7 @@ def test_mapped_over_epsilon_equals_the_loop_also_with_fixed_iterations(rng, x64
         ({"epsilon": 0.0}, "`epsilon` must be above 0, but epsilon = 0.0"),
         ({"epsilon": np.inf}, "`epsilon` must be finite"),
         ({"epsilon": np.ones(2)}, r"`epsilon` must be one number, .* \(2,\)"),
-        ({"tolerance": -1.0}, "`tolerance` must be above 0"),
+        ({"threshold": -1.0}, "`threshold` must be above 0"),
         ({"max_iterations": 0}, "`max_iterations` must be at least 1"),
         ({"iterations": 0}, "`iterations` must be at least 1"),
         (

@@ -9,19 +9,15 @@ training sample, whatever the constraint adds to it.
 import functools
 from typing import Literal
 
-import jax
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Real
 
 from ...arrays import checks
 from ...notions import Conditionals
 from ...orthogonality import Contrasts, pairwise
-from . import problem
-from .problem import Kernel, Labels, Samples, Weights
-from .programs import KernelFit as KernelFit
-from .programs import by_factor, by_newton, by_pairs, fit, published
-
-_ROWS = 1024  # samples that are predicted together
+from . import newton, published, svm
+from .batch import KernelFit, predict_batch, solve_batch
+from .inputs import Kernel, Labels, Samples, Weights, check_inputs
 
 
 def fit_svm(
@@ -39,7 +35,7 @@ def fit_svm(
     precision: float = 1e-8,
     max_iterations: int = 1_000_000,
 ) -> KernelFit:
-    """Fits support vector machines whose gaps of mean scores are bounded.
+    """Support vector machines whose gaps of mean scores are bounded.
 
     For every configuration (c, bandwidth, tolerance) it solves
 
@@ -116,7 +112,7 @@ def fit_svm(
             f'`tolerance` must be 0 with `mode="published"`, which knows no other, but '
             f"is {tolerance}."
         )
-    given = problem.prepared(
+    inputs = check_inputs(
         features,
         labels,
         binary=True,
@@ -130,12 +126,12 @@ def fit_svm(
         precision=precision,
         max_iterations=max_iterations,
     )
-    pairs = functools.partial(
-        published if mode == "published" else by_pairs,
+    method = functools.partial(
+        published.solve if mode == "published" else svm.solve_from,
         precision=precision,
         max_iterations=max_iterations,
     )
-    return fit(given, kernel, pairs, precision=precision)
+    return solve_batch(inputs, kernel, method, precision=precision)
 
 
 def fit_ridge(
@@ -151,7 +147,7 @@ def fit_ridge(
     weights: Weights = None,
     precision: float = 1e-8,
 ) -> KernelFit:
-    """Fits kernel ridge regressions whose gaps of mean scores are bounded.
+    """Kernel ridge regressions whose gaps of mean scores are bounded.
 
     As `fit_svm`, with the squared loss and real labels: it minimises
 
@@ -196,7 +192,7 @@ def fit_ridge(
     References:
         Donini et al., NeurIPS 2018, section 4, whose constraint suits any convex loss.
     """
-    given = problem.prepared(
+    inputs = check_inputs(
         features,
         labels,
         binary=False,
@@ -210,7 +206,13 @@ def fit_ridge(
         precision=precision,
         max_iterations=1,
     )
-    return fit(given, kernel, by_factor, precision=precision, order="c")
+    return solve_batch(
+        inputs,
+        kernel,
+        newton.solve_ridge_from,
+        precision=precision,
+        tolerances_share_c=True,
+    )
 
 
 def fit_logistic(
@@ -227,7 +229,7 @@ def fit_logistic(
     precision: float = 1e-10,
     max_iterations: int = 100,
 ) -> KernelFit:
-    """Fits kernel logistic regressions whose gaps of mean scores are bounded.
+    """Kernel logistic regressions whose gaps of mean scores are bounded.
 
     As `fit_svm`, with the logistic loss: it minimises
 
@@ -269,7 +271,7 @@ def fit_logistic(
     References:
         Donini et al., NeurIPS 2018, section 4, whose constraint suits any convex loss.
     """
-    given = problem.prepared(
+    inputs = check_inputs(
         features,
         labels,
         binary=True,
@@ -283,10 +285,10 @@ def fit_logistic(
         precision=precision,
         max_iterations=max_iterations,
     )
-    newton = functools.partial(
-        by_newton, precision=precision, max_iterations=max_iterations
+    method = functools.partial(
+        newton.solve_logistic_from, precision=precision, max_iterations=max_iterations
     )
-    return fit(given, kernel, newton, precision=precision)
+    return solve_batch(inputs, kernel, method, precision=precision)
 
 
 def predict(
@@ -328,16 +330,6 @@ def predict(
             f"`features` must have the {train.shape[1]} columns of `train`, but have "
             f"{features.shape[1]}."
         )
-    coefficients = np.atleast_2d(fit.coefficients)
-    intercepts, widths = np.atleast_1d(fit.intercept), np.atleast_1d(fit.bandwidth)
-    scores = np.empty((len(coefficients), len(features)))
-    samples = np.asarray(train, np.float64)
-    others = np.asarray(features, np.float64)
-    with jax.enable_x64(True):
-        for width, own in problem.by_bandwidth(widths):
-            table = problem.table(kernel, width)
-            for start in range(0, len(others), _ROWS):
-                block = others[start : start + _ROWS]
-                part = np.asarray(table(block, samples)) @ coefficients[own].T
-                scores[own, start : start + _ROWS] = part.T + intercepts[own][:, None]
+    samples, others = (np.asarray(a, np.float64) for a in (train, features))
+    scores = predict_batch(fit, samples, others, kernel)
     return scores[0] if fit.coefficients.ndim == 1 else scores

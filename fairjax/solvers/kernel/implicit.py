@@ -13,16 +13,17 @@ from jaxtyping import Array, Bool, Float, Real
 
 from ... import erm
 from ...arrays import checks
-from ...kernels.functions import Scalar, check_bound
+from ...kernels import Scalar, check_bound
 from ...notions import Conditionals
-from ...orthogonality import Contrasts, gap_weights, pairwise
-from . import active_set, newton
-from .dual import Problem, derived
-from .problem import Kernel, check_bandwidth
-from .programs import KernelFit
+from ...orthogonality import Contrasts, pairwise
+from . import newton
+from .active_set import ActiveSet, solve_system
+from .batch import KernelFit
+from .inputs import Kernel, check_bandwidth, exact_gap_weights
+from .problem import Problem, dual_point, inverse_lengths, unit_directions
 
-_APART = 1e-3  # share of the largest score by which a machine is another one
-_INSIDE = 1e-9  # shares of a bound by which free alphas keep away from its ends
+_MAX_MISMATCH = 1e-3  # share of the largest score, beyond which it is another machine
+_MARGIN = 1e-9  # share of its bound by which a free alpha keeps away from the ends
 
 
 class Machine(NamedTuple):
@@ -136,14 +137,11 @@ def implicit(
     checks.check_length(labels, n=fit.dual.shape[0], name="labels", to="fit.dual")
     checks.check_finite(features, name="features")
     features = features.astype(jnp.float64)
-    bound = {} if bandwidth is None else {"bandwidth": bandwidth}
-    values = kernel(features, features, **bound)
+    keywords = {} if bandwidth is None else {"bandwidth": bandwidth}
+    values = kernel(features, features, **keywords)
     rows = jnp.zeros((0, len(features)))
     if cond is not None:
-        sides = jnp.asarray(contrasts(cond.weights.shape[1]))
-        totals = cond.weights.sum(axis=-1, keepdims=True, dtype=jnp.float64)
-        exact = cond.weights / jnp.where(totals > 0, totals, 1)
-        rows = gap_weights(cond._replace(weights=exact), sides)
+        rows = exact_gap_weights(cond, contrasts)
     if len(rows) != fit.multipliers.shape[0]:
         raise ValueError(
             f"`cond` and `contrasts` must be those of the fit, which has "
@@ -152,24 +150,26 @@ def implicit(
     mass = jnp.ones(len(features)) if weights is None else weights.astype(jnp.float64)
     numbers = labels.astype(jnp.float64)
     targets = numbers if loss is erm.squared else 2 * numbers - 1
-    problem, lengths = _problem(
+    cross, gram, lengths = unit_directions(values, rows)
+    units = inverse_lengths(lengths)
+    problem = Problem(
         values,
-        rows,
+        cross,
+        gram,
+        jnp.ones_like(targets) if loss is erm.squared else targets,
         targets,
-        binary=loss is not erm.squared,
-        prices=jnp.asarray(c, jnp.float64) * mass,
-        tolerance=jnp.asarray(tolerance, jnp.float64),
+        jnp.asarray(c, jnp.float64) * mass,
+        jnp.where(lengths > 0, jnp.asarray(tolerance, jnp.float64) * units, jnp.inf),
     )
     signs = jnp.sign(jnp.asarray(fit.multipliers))
     dual, intercept = methods[loss](problem, fit, signs, lengths)
-    units = jnp.where(lengths > 0, 1 / jnp.where(lengths > 0, lengths, 1), 0)
-    along = jnp.matmul(dual.mu * units, rows, precision="highest")
-    coefficients = problem.labels * dual.alpha - along
+    of_gaps = jnp.matmul(dual.mu * units, rows, precision="highest")
+    coefficients = problem.labels * dual.alpha - of_gaps
     other = jnp.matmul(values, jnp.asarray(fit.coefficients), precision="highest")
     scores = jnp.matmul(values, coefficients, precision="highest") + intercept
-    apart = jnp.abs(scores - other - fit.intercept).max()
-    mismatch = jax.lax.stop_gradient(apart / jnp.maximum(jnp.abs(other).max(), 1))
-    if checks.concrete(mismatch) and not mismatch <= _APART:
+    difference = jnp.abs(scores - other - fit.intercept).max()
+    mismatch = jax.lax.stop_gradient(difference / jnp.maximum(jnp.abs(other).max(), 1))
+    if checks.concrete(mismatch) and not mismatch <= _MAX_MISMATCH:
         raise ValueError(
             f"the arguments must be those of the fit, but its scores differ by "
             f"{float(mismatch):.1g} of the largest one. Check `c`, `tolerance`, "
@@ -178,59 +178,31 @@ def implicit(
     return Machine(coefficients, intercept, mismatch)
 
 
-def _problem(
-    values: Float[Array, "n n"],
-    rows: Float[Array, "k n"],
-    targets: Float[Array, " n"],
-    *,
-    binary: bool,
-    prices: Float[Array, " n"],
-    tolerance: Float[Array, "..."],
-) -> tuple[Problem, Float[Array, " k"]]:
-    across = jnp.matmul(rows, values, precision="highest")
-    gram = jnp.matmul(across, rows.T, precision="highest")
-    # Lengths are units only: no derivative goes through them.
-    squares = jax.lax.stop_gradient(jnp.diagonal(gram))
-    floor = 1e-14 * jax.lax.stop_gradient(jnp.diagonal(values)).max()
-    live = squares > floor
-    lengths = jnp.where(live, jnp.sqrt(jnp.where(live, squares, 1)), 0)
-    units = jnp.where(live, 1 / jnp.where(live, lengths, 1), 0)
-    problem = Problem(
-        values,
-        units[:, None] * across,
-        units[:, None] * gram * units[None, :],
-        targets if binary else jnp.ones_like(targets),
-        targets,
-        prices,
-        jnp.where(live, tolerance * units, jnp.inf),
-    )
-    return problem, lengths
-
-
 def _hinge(problem: Problem, fit: KernelFit, signs: Array, lengths: Array) -> Any:
-    alpha, bound = jnp.asarray(fit.dual), jax.lax.stop_gradient(problem.bound)
-    used = bound > 0
-    free = used & (alpha > _INSIDE * bound) & (alpha < (1 - _INSIDE) * bound)
-    full = used & (alpha >= (1 - _INSIDE) * bound)
-    faces = active_set.Faces(free, full, signs)
-    size = len(alpha)
+    """The linear system of the fit's active set."""
+    alpha, upper = jnp.asarray(fit.dual), jax.lax.stop_gradient(problem.upper_bound)
+    used = upper > 0
+    free = used & (alpha > _MARGIN * upper) & (alpha < (1 - _MARGIN) * upper)
+    full = used & (alpha >= (1 - _MARGIN) * upper)
     mu = jnp.asarray(fit.multipliers) * lengths
-    centre = jax.lax.stop_gradient(derived(problem, alpha, mu))
-    ease = 1e-12 * jnp.diagonal(problem.kernel).max()
+    centre = jax.lax.stop_gradient(dual_point(problem, alpha, mu))
+    damping = 1e-12 * jnp.diagonal(problem.kernel).max()
     intercept = jnp.asarray(fit.intercept)
-    return active_set.on_faces(problem, size, faces, intercept, centre, ease)
+    active = ActiveSet(free, full, signs)
+    return solve_system(problem, len(alpha), active, intercept, centre, damping)
 
 
-def _step(loss: newton.Loss) -> Callable[..., Any]:
-    """One step of Newton's method from the solution leads back to it."""
+def _newton_step(loss: newton.Loss) -> Callable[..., Any]:
+    """One step of Newton's method from the solution, which leads back to it."""
 
     def step(problem: Problem, fit: KernelFit, signs: Array, lengths: Array) -> Any:
         mu = jnp.asarray(fit.multipliers) * lengths
-        scores = derived(problem, jnp.asarray(fit.dual), mu).scores + fit.intercept
-        model = newton.model(problem, loss, jax.lax.stop_gradient(scores))
+        scores = dual_point(problem, jnp.asarray(fit.dual), mu).scores + fit.intercept
+        scores = jax.lax.stop_gradient(scores)
+        model = newton.quadratic_model(problem, loss, scores)
         return newton.step(problem, model, signs)
 
     return step
 
 
-_squared, _logistic = _step(newton.squared), _step(newton.logistic)
+_squared, _logistic = _newton_step(newton.squared), _newton_step(newton.logistic)

@@ -1,23 +1,32 @@
 """Kernel machines with a smooth loss: Newton's method, exact under bounds on gaps.
 
-Each step minimises the quadratic model of the losses under the exact constraint. What
-the model is in all samples is solved by one Cholesky factor; what is left is a problem
-in the few mu, with their absolute values. The squared loss is its own model: one step
-is the solution, and one factor serves all tolerances.
+Each step minimises the quadratic model of the losses under the exact constraint. One
+Cholesky factor eliminates the samples; there remains a problem in the few multipliers
+mu, with their absolute values. The squared loss is its own model: one step is the
+solution, and one factor serves all tolerances.
 """
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float, Int
 
-from .dual import Dual, Problem, Solution, certified, derived, half_norm
+from .problem import (
+    Dual,
+    Problem,
+    Solution,
+    balance_classes,
+    certify,
+    dual_point,
+    half_norm,
+    inner_product,
+)
 
-_SWEEPS = 1000  # over the mu, before the guess of which of them are 0 is good
+_SWEEPS = 1000  # over the multipliers, at most
 _HALVINGS = 40  # of a step that does not descend
 
 
@@ -28,15 +37,15 @@ class Loss(NamedTuple):
         value: one per sample.
         slope: its derivative in the score.
         curvature: the second one, above 0.
-        admitted: the nearest alphas whose conjugate is finite, in units of bounds.
-        worth: minus the conjugate at `-label * alpha`.
+        clip_dual: the nearest alphas whose conjugate is finite, in units of bounds.
+        dual_value: minus the conjugate at `-label * alpha`.
     """
 
     value: Callable[[Array, Array], Array]
     slope: Callable[[Array, Array], Array]
     curvature: Callable[[Array, Array], Array]
-    admitted: Callable[[Array], Array]
-    worth: Callable[[Array, Array], Array]
+    clip_dual: Callable[[Array], Array]
+    dual_value: Callable[[Array, Array], Array]
 
 
 def _entropy(alpha: Array, targets: Array) -> Array:
@@ -61,84 +70,139 @@ logistic = Loss(
 )
 
 
-class Model(NamedTuple):
-    """Quadratic model of the losses, `curvature / 2 s^2 - pull s` for a score s.
+class QuadraticModel(NamedTuple):
+    """Quadratic model of the losses, `curvature / 2 s^2 - linear s` for a score s.
 
     Attributes:
-        roots: of the curvatures.
+        roots: square roots of the curvatures.
         factor: Cholesky factor of `1 + roots K roots`.
-        pull: see above.
+        linear: see above.
     """
 
     roots: Float[Array, " n"]
     factor: Float[Array, "n n"]
-    pull: Float[Array, " n"]
+    linear: Float[Array, " n"]
 
 
-class _Reduced(NamedTuple):
-    """The model in mu alone: its gaps are `free - stiffness mu`.
+class _MultiplierProblem(NamedTuple):
+    """The model in the multipliers alone: its gaps are `gaps - hessian mu`.
 
     Attributes:
-        free: gaps without mu.
-        stiffness: how mu lowers them.
-        signed: coefficients of the samples, for mu of 0.
-        along: what one mu adds to them.
-        intercept: for mu of 0.
-        shift: what one mu adds to it.
+        gaps: at multipliers of 0, as the following.
+        hessian: by which a multiplier lowers the gaps.
+        coefficients: of the samples.
+        coefficient_slopes: their derivatives in the multipliers.
+        intercept: of the scores.
+        intercept_slopes: its derivatives.
     """
 
-    free: Float[Array, " k"]
-    stiffness: Float[Array, "k k"]
-    signed: Float[Array, " n"]
-    along: Float[Array, "n k"]
+    gaps: Float[Array, " k"]
+    hessian: Float[Array, "k k"]
+    coefficients: Float[Array, " n"]
+    coefficient_slopes: Float[Array, "n k"]
     intercept: Float[Array, ""]
-    shift: Float[Array, " k"]
+    intercept_slopes: Float[Array, " k"]
 
 
-def model(problem: Problem, loss: Loss, scores: Float[Array, " n"]) -> Model:
-    """The model at scores, the intercept in them; cost O(n^3)."""
-    curvature = problem.bound * loss.curvature(scores, problem.targets)
-    slope = problem.bound * loss.slope(scores, problem.targets)
+def quadratic_model(
+    problem: Problem, loss: Loss, scores: Float[Array, " n"]
+) -> QuadraticModel:
+    """The model at scores, which include the intercept; cost O(n^3)."""
+    curvature = problem.upper_bound * loss.curvature(scores, problem.targets)
+    slope = problem.upper_bound * loss.slope(scores, problem.targets)
     roots = jnp.sqrt(curvature)
     table = roots[:, None] * problem.kernel * roots[None, :]
     # Rounding makes a table a little indefinite, and a high price magnifies it.
-    ease = 1 + 1e-14 * jnp.diagonal(table).max()
-    table += ease * jnp.eye(len(roots), dtype=table.dtype)
-    return Model(roots, jnp.linalg.cholesky(table), curvature * scores - slope)
+    jitter = 1 + 1e-14 * jnp.diagonal(table).max()
+    table += jitter * jnp.eye(len(roots), dtype=table.dtype)
+    return QuadraticModel(roots, jnp.linalg.cholesky(table), curvature * scores - slope)
 
 
 def step(
-    problem: Problem, model: Model, signs: Float[Array, " k"] | None = None
+    problem: Problem, model: QuadraticModel, signs: Float[Array, " k"] | None = None
 ) -> tuple[Dual, Float[Array, ""]]:
     """Minimises the model under the bounds on gaps.
 
     Args:
         problem: what is solved.
         model: of its losses.
-        signs: of the mu, 0 where a bound is not reached; found when None.
+        signs: of the multipliers, 0 where a bound is not reached; found when None.
 
     Returns:
         The minimum and its intercept. Cost O(n^2 k).
     """
-    reduced = _reduced(problem, model)
+    reduced = _eliminate_samples(problem, model)
     if signs is None:
         mu = _multipliers(reduced, problem.tolerance)
     else:
-        mu = _on_bounds(reduced, problem.tolerance, signs)
+        mu = _multipliers_at_bounds(reduced, problem.tolerance, signs)
     product = functools.partial(jnp.matmul, precision="highest")
-    signed = reduced.signed + product(reduced.along, mu)
-    intercept = reduced.intercept + product(reduced.shift, mu)
-    return derived(problem, problem.labels * signed, mu), intercept
+    signed = reduced.coefficients + product(reduced.coefficient_slopes, mu)
+    intercept = reduced.intercept + product(reduced.intercept_slopes, mu)
+    return dual_point(problem, problem.labels * signed, mu), intercept
 
 
-def within(problem: Problem, dual: Dual) -> Dual:
-    """Shrinks w until it is within the bounds on gaps."""
+def shrink_to_bounds(problem: Problem, dual: Dual) -> Dual:
+    """The dual point, shrunk until its gaps are within their bounds."""
     sizes = jnp.abs(dual.gaps)
     shares = problem.tolerance / jnp.where(sizes > 0, sizes, 1)
-    # What rounding leaves of a gap that is 0 is no violation.
-    beyond = sizes > problem.tolerance + 1e-9
-    share = jnp.where(beyond, shares, 1).min(initial=1)
+    # A gap that is rounding is no violation.
+    exceeds = sizes > problem.tolerance + 1e-9
+    share = jnp.where(exceeds, shares, 1).min(initial=1)
     return jax.tree.map(lambda a: share * a, dual)
+
+
+def solve_ridge_from(problem: Problem, carry: Any) -> tuple[Solution, Any]:
+    """The ridge regression, and its factor, which serves all tolerances of one c."""
+    model = carry or _ridge_model(problem)
+    return _solve_ridge(problem, model), model
+
+
+def solve_logistic_from(
+    problem: Problem, carry: Any, *, precision: float, max_iterations: int
+) -> tuple[Solution, Any]:
+    """The logistic regression, and its variables as the start of the next one."""
+    alpha, mu = jnp.zeros_like(problem.targets), jnp.zeros_like(problem.tolerance)
+    start = carry or (alpha, mu, jnp.zeros((), problem.targets.dtype))
+    found = _solve_logistic(problem, *start, precision, max_iterations)
+    return found, (found.dual.alpha, found.dual.mu, found.intercept)
+
+
+@jax.jit
+def _ridge_model(problem: Problem) -> QuadraticModel:
+    return quadratic_model(problem, squared, jnp.zeros_like(problem.targets))
+
+
+@jax.jit
+def _solve_ridge(problem: Problem, model: QuadraticModel) -> Solution:
+    one = jnp.ones((), int)
+    found = certify_smooth(problem, squared, *step(problem, model), one)
+    # A kernel that is not positive semidefinite has no factor: then w = 0.
+    zeros = [jnp.zeros_like(a) for a in (problem.targets, problem.tolerance)]
+    mean = jnp.vdot(problem.upper_bound, problem.targets) / problem.upper_bound.sum()
+    constant = certify_smooth(problem, squared, dual_point(problem, *zeros), mean, one)
+    finite = jnp.isfinite(found.error)
+    return jax.tree.map(lambda a, b: jnp.where(finite, a, b), found, constant)
+
+
+@jax.jit
+def _solve_logistic(
+    problem: Problem,
+    alpha: Float[Array, " n"],
+    mu: Float[Array, " k"],
+    intercept: Float[Array, ""],
+    precision: Float[Array, ""],
+    max_iterations: Int[Array, ""],
+) -> Solution:
+    start = shrink_to_bounds(problem, dual_point(problem, alpha, mu))
+    return solve(
+        problem,
+        start,
+        intercept,
+        loss=logistic,
+        precision=precision,
+        max_iterations=max_iterations,
+    )
 
 
 def solve(
@@ -152,18 +216,18 @@ def solve(
 ) -> Solution:
     """Newton's method from a start within the bounds on gaps."""
 
-    def forward(state: tuple) -> tuple:
+    def iterate(state: tuple) -> tuple:
         count, dual, intercept, value, best, _ = state
         scores = dual.scores + intercept
-        ahead, other = step(problem, model(problem, loss, scores))
-        # All of this is linear in the step; what is between is within the bounds too.
-        here, there = (dual, intercept), (ahead, other)
+        end, end_intercept = step(problem, quadratic_model(problem, loss, scores))
+        # All of this is linear in the step, so that points between meet the bounds too.
+        here, there = (dual, intercept), (end, end_intercept)
         slope = jnp.vdot(
-            problem.bound * loss.slope(scores, problem.targets),
-            ahead.scores + other - scores,
+            problem.upper_bound * loss.slope(scores, problem.targets),
+            end.scores + end_intercept - scores,
             precision="highest",
         )
-        slope += _cross(problem, dual, ahead) - 2 * half_norm(problem, dual)
+        slope += inner_product(problem, dual, end) - 2 * half_norm(problem, dual)
 
         def at(length: Array) -> tuple[tuple, Array]:
             moved = jax.tree.map(lambda a, b: a + length * (b - a), here, there)
@@ -173,15 +237,15 @@ def solve(
             length, _, _, tried = state
             return length / 2, *at(length / 2), tried + 1
 
-        def climbs(state: tuple) -> Array:
+        def too_long(state: tuple) -> Array:
             length, _, new, tried = state
-            falls = new <= value + 1e-4 * length * slope + 1e-12 * jnp.abs(value)
-            return ~falls & (tried < _HALVINGS)
+            decreases = new <= value + 1e-4 * length * slope + 1e-12 * jnp.abs(value)
+            return ~decreases & (tried < _HALVINGS)
 
         one = jnp.ones_like(value)
         first = (one, *at(one), jnp.zeros((), int))
-        _, (dual, intercept), new, tried = jax.lax.while_loop(climbs, shorter, first)
-        found = judged(problem, loss, dual, intercept, count + 1)
+        _, (dual, intercept), new, tried = jax.lax.while_loop(too_long, shorter, first)
+        found = certify_smooth(problem, loss, dual, intercept, count + 1)
         better = found.error < best.error
         best = jax.tree.map(functools.partial(jnp.where, better), found, best)
         stuck = (tried >= _HALVINGS) | ~jnp.isfinite(new) | ~better & (new >= value)
@@ -192,33 +256,33 @@ def solve(
         return (best.error > precision) & (count < max_iterations) & ~stuck
 
     zero = jnp.zeros((), int)
-    first = judged(problem, loss, start, intercept, zero)
+    first = certify_smooth(problem, loss, start, intercept, zero)
     state = (zero, start, intercept, first.objective, first, jnp.array(False))
-    count, _, _, _, best, _ = jax.lax.while_loop(unfinished, forward, state)
+    count, _, _, _, best, _ = jax.lax.while_loop(unfinished, iterate, state)
     return best._replace(iterations=count)
 
 
-def judged(
+def certify_smooth(
     problem: Problem,
     loss: Loss,
     dual: Dual,
     intercept: Float[Array, ""],
     iterations: Int[Array, ""],
 ) -> Solution:
-    """A point with its certificate, by its own alphas, made feasible."""
-    used = problem.bound > 0
-    unit = jnp.where(used, problem.bound, 1)
-    alpha = loss.admitted(jnp.where(used, dual.alpha / unit, 0)) * problem.bound
-    alpha = _balanced(problem, alpha)
-    other = derived(problem, alpha, dual.mu)
-    gains = jnp.where(used, loss.worth(alpha / unit, problem.targets), 0)
+    """A point with its certificate, from its alphas made feasible."""
+    used = problem.upper_bound > 0
+    unit = jnp.where(used, problem.upper_bound, 1)
+    alpha = loss.clip_dual(jnp.where(used, dual.alpha / unit, 0)) * problem.upper_bound
+    alpha = _balance(problem, alpha)
+    other = dual_point(problem, alpha, dual.mu)
+    gains = jnp.where(used, loss.dual_value(alpha / unit, problem.targets), 0)
     scores = dual.scores + intercept
-    return certified(
+    return certify(
         problem,
         dual,
         intercept,
-        risk=(problem.bound * loss.value(scores, problem.targets)).sum(),
-        worth=(problem.bound * gains).sum() - half_norm(problem, other),
+        risk=(problem.upper_bound * loss.value(scores, problem.targets)).sum(),
+        dual_value=(problem.upper_bound * gains).sum() - half_norm(problem, other),
         iterations=iterations,
     )
 
@@ -227,30 +291,22 @@ def _objective(
     problem: Problem, loss: Loss, dual: Dual, intercept: Float[Array, ""]
 ) -> Float[Array, ""]:
     losses = loss.value(dual.scores + intercept, problem.targets)
-    return half_norm(problem, dual) + (problem.bound * losses).sum()
+    return half_norm(problem, dual) + (problem.upper_bound * losses).sum()
 
 
-def _cross(problem: Problem, dual: Dual, other: Dual) -> Float[Array, ""]:
-    """`<w, w'>`."""
-    dot = functools.partial(jnp.vdot, precision="highest")
-    return dot(problem.labels * dual.alpha, other.scores) - dot(dual.mu, other.gaps)
+def _balance(problem: Problem, alpha: Float[Array, " n"]) -> Float[Array, " n"]:
+    """Alphas whose coefficients sum to 0.
 
-
-def _balanced(problem: Problem, alpha: Float[Array, " n"]) -> Float[Array, " n"]:
-    """Coefficients that sum to 0: the heavier class is scaled down.
-
-    Labels that are real have no class: there the mean goes, in units of the bounds.
+    Real labels have no class: their mean is subtracted, in units of the bounds.
     """
-    positive = problem.labels > 0
-    masses = [jnp.where(side, alpha, 0).sum() for side in (positive, ~positive)]
-    least = jnp.minimum(*masses)
-    ratios = [jnp.where(m > 0, least / jnp.where(m > 0, m, 1), 0) for m in masses]
-    scaled = alpha * jnp.where(positive, *ratios)
-    shifted = alpha - problem.bound * (alpha.sum() / problem.bound.sum())
-    return jnp.where(positive.all(), shifted, scaled)
+    mean = alpha.sum() / problem.upper_bound.sum()
+    shifted = alpha - problem.upper_bound * mean
+    real = (problem.labels > 0).all()
+    return jnp.where(real, shifted, balance_classes(problem, alpha))
 
 
-def _reduced(problem: Problem, model: Model) -> _Reduced:
+def _eliminate_samples(problem: Problem, model: QuadraticModel) -> _MultiplierProblem:
+    """The problem in the multipliers; cost O(n^2 k)."""
     product = functools.partial(jnp.matmul, precision="highest")
     lower = functools.partial(solve_triangular, model.factor, lower=True)
 
@@ -259,45 +315,45 @@ def _reduced(problem: Problem, model: Model) -> _Reduced:
         inner = lower(model.roots[:, None] * right)
         return model.roots[:, None] * lower(inner, trans=1)
 
-    across = problem.across
-    columns = [product(problem.kernel, model.pull), jnp.ones_like(model.pull)]
-    found = inverse(jnp.stack([*columns, *across], axis=1))
-    signed, even, along = model.pull - found[:, 0], found[:, 1], found[:, 2:]
-    mass = even.sum()
-    intercept, shift = signed.sum() / mass, along.sum(axis=0) / mass
-    signed = signed - intercept * even
-    along = along - even[:, None] * shift[None, :]
-    stiffness = problem.gram - product(across, along)
-    return _Reduced(
-        product(across, signed),
-        (stiffness + stiffness.T) / 2,
+    cross = problem.cross
+    columns = [product(problem.kernel, model.linear), jnp.ones_like(model.linear)]
+    found = inverse(jnp.stack([*columns, *cross], axis=1))
+    signed, of_one, slopes = model.linear - found[:, 0], found[:, 1], found[:, 2:]
+    mass = of_one.sum()
+    intercept, intercept_slopes = signed.sum() / mass, slopes.sum(axis=0) / mass
+    signed = signed - intercept * of_one
+    slopes = slopes - of_one[:, None] * intercept_slopes[None, :]
+    hessian = problem.gram - product(cross, slopes)
+    return _MultiplierProblem(
+        product(cross, signed),
+        (hessian + hessian.T) / 2,
         signed,
-        along,
+        slopes,
         intercept,
-        shift,
+        intercept_slopes,
     )
 
 
 def _multipliers(
-    reduced: _Reduced, tolerance: Float[Array, " k"]
+    reduced: _MultiplierProblem, tolerance: Float[Array, " k"]
 ) -> Float[Array, " k"]:
-    """Minimises `mu' S mu / 2 - free' mu + tolerance |mu|`, coordinate by coordinate.
+    """Minimises `mu' H mu / 2 - gaps' mu + tolerance |mu|` by coordinate descent.
 
     Then once more, exactly, on the signs that were found.
     """
     n_gaps = len(tolerance)
     if not n_gaps:
         return tolerance
-    stiffness = reduced.stiffness
-    own = jnp.diagonal(stiffness)
-    live = own > 1e-12 * own.max()
+    hessian = reduced.hessian
+    diagonal = jnp.diagonal(hessian)
+    nonzero = diagonal > 1e-12 * diagonal.max()
 
     def coordinate(k: Array, mu: Array) -> Array:
-        gap = reduced.free[k] - jnp.vdot(stiffness[k], mu, precision="highest")
-        pull = gap + own[k] * mu[k]
-        kept = jnp.maximum(jnp.abs(pull) - tolerance[k], 0)
-        new = jnp.sign(pull) * kept / jnp.where(live[k], own[k], 1)
-        return mu.at[k].set(jnp.where(live[k], new, 0))
+        gap = reduced.gaps[k] - jnp.vdot(hessian[k], mu, precision="highest")
+        target = gap + diagonal[k] * mu[k]
+        excess = jnp.maximum(jnp.abs(target) - tolerance[k], 0)
+        new = jnp.sign(target) * excess / jnp.where(nonzero[k], diagonal[k], 1)
+        return mu.at[k].set(jnp.where(nonzero[k], new, 0))
 
     def sweep(state: tuple) -> tuple:
         count, mu, _ = state
@@ -308,30 +364,32 @@ def _multipliers(
     def unfinished(state: tuple) -> Array:
         return (state[0] < _SWEEPS) & ~state[2]
 
-    start = (jnp.zeros((), int), jnp.zeros_like(reduced.free), jnp.array(False))
+    start = (jnp.zeros((), int), jnp.zeros_like(reduced.gaps), jnp.array(False))
     _, mu, _ = jax.lax.while_loop(unfinished, sweep, start)
-    exact = _on_bounds(reduced, tolerance, jnp.sign(mu))
-    better = _wrong(reduced, tolerance, exact) < _wrong(reduced, tolerance, mu)
+    exact = _multipliers_at_bounds(reduced, tolerance, jnp.sign(mu))
+    better = _residual(reduced, tolerance, exact) < _residual(reduced, tolerance, mu)
     return jnp.where(better, exact, mu)
 
 
-def _on_bounds(
-    reduced: _Reduced, tolerance: Float[Array, " k"], signs: Float[Array, " k"]
+def _multipliers_at_bounds(
+    reduced: _MultiplierProblem,
+    tolerance: Float[Array, " k"],
+    signs: Float[Array, " k"],
 ) -> Float[Array, " k"]:
-    """The mu whose gaps are at their bounds where signs are not 0."""
-    kept = signs != 0
-    bounds = jnp.where(kept, signs * jnp.where(kept, tolerance, 0), 0)
-    right = jnp.where(kept, reduced.free - bounds, 0)
-    system = jnp.where(kept[:, None] & kept[None, :], reduced.stiffness, 0)
+    """The multipliers whose gaps are at their bounds where signs are not 0."""
+    active = signs != 0
+    bounds = jnp.where(active, signs * jnp.where(active, tolerance, 0), 0)
+    right = jnp.where(active, reduced.gaps - bounds, 0)
+    system = jnp.where(active[:, None] & active[None, :], reduced.hessian, 0)
     inverse = jnp.linalg.pinv(system, rtol=1e-10, hermitian=True)
     return jnp.matmul(inverse, right, precision="highest")
 
 
-def _wrong(
-    reduced: _Reduced, tolerance: Float[Array, " k"], mu: Float[Array, " k"]
+def _residual(
+    reduced: _MultiplierProblem, tolerance: Float[Array, " k"], mu: Float[Array, " k"]
 ) -> Float[Array, ""]:
-    """By how much the conditions of the minimum in mu are missed."""
-    gaps = reduced.free - jnp.matmul(reduced.stiffness, mu, precision="highest")
+    """Largest violation of the optimality conditions of the multipliers."""
+    gaps = reduced.gaps - jnp.matmul(reduced.hessian, mu, precision="highest")
     bounds = jnp.where(mu == 0, 0, jnp.sign(mu) * tolerance)
     excess = jnp.maximum(jnp.abs(gaps) - tolerance, 0)
     return jnp.where(mu == 0, excess, jnp.abs(gaps - bounds)).max()

@@ -1,253 +1,169 @@
-"""What the kernel machines are given: checked, in float64, point by point.
+"""Kernel machines as pairs of a primal and a dual problem, with the duality gap.
 
-A batch is solved bandwidth by bandwidth, so that its points share the table of the
-kernel, in an order in which each one helps the next.
+minimise  |w|^2 / 2 + sum_i upper_bound_i loss(<w, phi_i> + b, target_i)
+subject to  |<w, u_k>| <= tolerance_k,
+with  w = sum_i label_i alpha_i phi_i - sum_k mu_k u_k.
 """
 
-import inspect
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float, Real
+from jaxtyping import Array, Float, Int
 
-from ...arrays import checks
-from ...kernels.functions import check_bound
-from ...notions import Conditionals
-from ...orthogonality import Contrasts, gap_weights
-from .dual import Problem
-
-Kernel = Callable[..., Float[Array, "n m"]]
-Samples = Real[Array | np.ndarray, "n d"]
-Labels = Real[Array | np.ndarray, " n"] | Bool[Array | np.ndarray, " n"]
-Weights = Real[Array | np.ndarray, " n"] | Bool[Array | np.ndarray, " n"] | None
+# Squared length of a direction, relative to the largest value of the kernel: a
+# difference of means below it is rounding, and no direction.
+_MIN_SQUARED_LENGTH = 1e-14
 
 
-class Given(NamedTuple):
-    """Samples and configurations.
+class Problem(NamedTuple):
+    """One configuration; `u_k` have length 1, or 0 and then constrain nothing.
 
     Attributes:
-        samples: float64.
+        kernel: `<phi_i, phi_j>`.
+        cross: `<u_k, phi_j>`.
+        gram: `<u_k, u_l>`.
         labels: -1 or 1; all 1 where labels are real numbers.
-        targets: what the scores are to reach.
-        mass: weights of the samples.
-        rows: `u_k = sum_i rows_ki phi_i`.
-        c: one per point, as the following.
-        bandwidth: NaN where the kernel is bound.
-        tolerance: one per direction.
-        single: whether all settings were scalars.
+        targets: what the scores are to reach: the labels, or the real ones.
+        upper_bound: price of each sample's loss, c times its weight: of the hinge's
+            alphas the upper bound. 0 leaves the sample out.
+        tolerance: bounds on `|<w, u_k>|`.
     """
 
-    samples: Float[np.ndarray, "n d"]
-    labels: Float[np.ndarray, " n"]
-    targets: Float[np.ndarray, " n"]
-    mass: Float[np.ndarray, " n"]
-    rows: Float[np.ndarray, "k n"]
-    c: Float[np.ndarray, " m"]
-    bandwidth: Float[np.ndarray, " m"]
-    tolerance: Float[np.ndarray, "m k"]
-    single: bool
+    kernel: Float[Array, "n n"]
+    cross: Float[Array, "k n"]
+    gram: Float[Array, "k k"]
+    labels: Float[Array, " n"]
+    targets: Float[Array, " n"]
+    upper_bound: Float[Array, " n"]
+    tolerance: Float[Array, " k"]
 
 
-class Group(NamedTuple):
-    """Points of one bandwidth.
+class Dual(NamedTuple):
+    """Dual variables, and the scores and gaps that they make.
 
     Attributes:
-        chosen: their places in the batch.
-        problem: what they share; bound and tolerance are those of nobody.
-        lengths: of the directions, 0 for what is no direction; in `problem` they have
-            length 1.
+        alpha: of the samples; their coefficients are `labels * alpha`.
+        mu: multipliers of the bounds on gaps.
+        scores: `<w, phi_i>`, without the intercept.
+        gaps: `<w, u_k>`.
     """
 
-    chosen: np.ndarray
-    problem: Problem
-    lengths: Float[np.ndarray, " k"]
-
-    def at(self, given: Given, i: int) -> Problem:
-        """The problem of one point."""
-        live = self.lengths > 0
-        bounds = given.tolerance[i] / np.where(live, self.lengths, 1)
-        return self.problem._replace(
-            bound=jnp.asarray(given.c[i] * given.mass),
-            tolerance=jnp.asarray(np.where(live, bounds, np.inf)),
-        )
+    alpha: Float[Array, " n"]
+    mu: Float[Array, " k"]
+    scores: Float[Array, " n"]
+    gaps: Float[Array, " k"]
 
 
-def prepared(
-    features: Samples,
-    labels: Labels,
+class Solution(NamedTuple):
+    """The best point found.
+
+    Attributes:
+        dual: alphas and multipliers, with their scores.
+        intercept: never penalised.
+        objective: of the primal problem.
+        gap: relative duality gap.
+        error: the larger of the gap and a hundred times the worst violation of a bound
+            on a gap of scores, in units of |w|.
+        iterations: steps taken.
+    """
+
+    dual: Dual
+    intercept: Float[Array, ""]
+    objective: Float[Array, ""]
+    gap: Float[Array, ""]
+    error: Float[Array, ""]
+    iterations: Int[Array, ""]
+
+
+def unit_directions(
+    kernel: Float[Array, "n n"], rows: Float[Array, "k n"]
+) -> tuple[Float[Array, "k n"], Float[Array, "k k"], Float[Array, " k"]]:
+    """`cross` and `gram` of directions of length 1, and their lengths before.
+
+    A direction that is rounding has length 0, and its products are 0. Lengths are
+    units only: no derivative goes through them.
+    """
+    product = functools.partial(jnp.matmul, precision="highest")
+    cross = product(rows, kernel)
+    gram = product(cross, rows.T)
+    squares = jax.lax.stop_gradient(jnp.diagonal(gram))
+    largest = jax.lax.stop_gradient(jnp.diagonal(kernel)).max()
+    nonzero = squares > _MIN_SQUARED_LENGTH * largest
+    lengths = jnp.where(nonzero, jnp.sqrt(jnp.where(nonzero, squares, 1)), 0)
+    units = inverse_lengths(lengths)
+    return units[:, None] * cross, units[:, None] * gram * units[None, :], lengths
+
+
+def inverse_lengths(lengths: Float[Array, " k"]) -> Float[Array, " k"]:
+    """`1 / lengths`, and 0 where there is no direction."""
+    return jnp.where(lengths > 0, 1 / jnp.where(lengths > 0, lengths, 1), 0)
+
+
+def dual_point(
+    problem: Problem, alpha: Float[Array, " n"], mu: Float[Array, " k"]
+) -> Dual:
+    """Dual variables with the scores and gaps that belong to them."""
+    product = functools.partial(jnp.matmul, precision="highest")
+    signed = problem.labels * alpha
+    return Dual(
+        alpha,
+        mu,
+        product(problem.kernel, signed) - product(mu, problem.cross),
+        product(problem.cross, signed) - product(problem.gram, mu),
+    )
+
+
+def inner_product(problem: Problem, dual: Dual, other: Dual) -> Float[Array, ""]:
+    """`<w, w'>` of two dual points."""
+    dot = functools.partial(jnp.vdot, precision="highest")
+    return dot(problem.labels * dual.alpha, other.scores) - dot(dual.mu, other.gaps)
+
+
+def half_norm(problem: Problem, dual: Dual) -> Float[Array, ""]:
+    """`|w|^2 / 2`."""
+    return inner_product(problem, dual, dual) / 2
+
+
+def balance_classes(problem: Problem, alpha: Float[Array, " n"]) -> Float[Array, " n"]:
+    """Alphas with `sum_i label_i alpha_i = 0`: the heavier class is scaled down."""
+    positive = problem.labels > 0
+    masses = [jnp.where(side, alpha, 0).sum() for side in (positive, ~positive)]
+    least = jnp.minimum(*masses)
+    ratios = [jnp.where(m > 0, least / jnp.where(m > 0, m, 1), 0) for m in masses]
+    return alpha * jnp.where(positive, *ratios)
+
+
+def certify(
+    problem: Problem,
+    dual: Dual,
+    intercept: Float[Array, ""],
     *,
-    binary: bool,
-    kernel: Kernel,
-    c: ArrayLike,
-    bandwidth: ArrayLike | None,
-    cond: Conditionals | None,
-    tolerance: ArrayLike,
-    contrasts: Contrasts,
-    weights: Weights,
-    precision: float,
-    max_iterations: int,
-) -> Given:
-    """Checks what a machine is given and brings it into one form."""
-    check_bound(kernel)
-    check_bandwidth(kernel, bandwidth)
-    given = (features, labels, weights, c, bandwidth, tolerance, cond)
-    if not checks.concrete(*jax.tree.leaves(given)):
-        raise ValueError(
-            "a kernel machine needs concrete arrays, but was called inside `jit`, "
-            "`vmap` or `grad`. Batches of configurations are arguments: `c`, "
-            "`bandwidth`, `tolerance`; derivatives come from `solvers.implicit`."
-        )
-    checks.check_finite(features, name="features")
-    if binary:
-        checks.check_labels(labels, n=len(features))
-    else:
-        checks.check_length(labels, n=len(features), name="labels", to="features")
-        checks.check_finite(labels, name="labels")
-    if weights is not None:
-        checks.check_weights(weights, n=len(features))
-    checks.check_nonnegative(precision, name="precision", positive=True)
-    if max_iterations < 1:
-        raise ValueError(
-            f"`max_iterations` must be at least 1, but is {max_iterations}."
-        )
-    targets = np.asarray(labels, np.float64)
-    targets = 2 * targets - 1 if binary else targets
-    sides = targets if binary else np.ones_like(targets)
-    mass = np.ones(len(sides)) if weights is None else np.asarray(weights, np.float64)
-    for side, label in ((-1, 0), (1, 1)) if binary else ():
-        if not (mass[sides == side] > 0).any():
-            raise ValueError(
-                f"`weights` must leave samples of both labels, but those of label "
-                f"{label} all have weight 0."
-            )
-    if not (mass > 0).any():
-        raise ValueError("`weights` must leave at least one sample, but all are 0.")
-    rows = directions(cond, contrasts, n=len(sides))
-    samples = np.asarray(features, np.float64)
-    settings, single = _points(c, bandwidth, tolerance, n_rows=len(rows))
-    return Given(samples, sides, targets, mass, rows, **settings, single=single)
-
-
-def groups(given: Given, kernel: Kernel, *, order: str) -> Iterator[Group]:
-    """The points, bandwidth by bandwidth; call it where float64 is enabled.
+    risk: Float[Array, ""],
+    dual_value: Float[Array, ""],
+    iterations: Int[Array, ""],
+) -> Solution:
+    """A point with its duality gap and its violation.
 
     Args:
-        given: samples and configurations.
-        kernel: of their tables.
-        order: "c" for tolerances that share a c next to each other, "tolerance" for
-            values of c that share a tolerance, growing.
+        problem: the configuration.
+        dual: makes the scores.
+        intercept: goes with it.
+        risk: the losses at these scores, each times its upper bound.
+        dual_value: dual objective of feasible alphas and this mu, without
+            `tolerance |mu|`.
+        iterations: steps so far.
     """
-    for width, own in by_bandwidth(given.bandwidth):
-        chosen = np.flatnonzero(own)
-        prices, bounds = given.c[chosen], given.tolerance[chosen].T
-        keys = (*bounds, prices) if order == "c" else (prices, *bounds)
-        values = table(kernel, width)(given.samples, given.samples)
-        checks.check_finite(values, name="kernel(features, features)")
-        problem, lengths = _problem(values, given)
-        yield Group(chosen[np.lexsort(keys)], problem, lengths)
-
-
-def by_bandwidth(
-    bandwidth: Float[np.ndarray, " m"],
-) -> Iterator[tuple[float, Bool[np.ndarray, " m"]]]:
-    """Each bandwidth with its points."""
-    for width in np.unique(bandwidth):
-        yield width, np.isnan(bandwidth) if np.isnan(width) else bandwidth == width
-
-
-def table(kernel: Kernel, width: float) -> Callable[[Any, Any], Array]:
-    """The kernel at one bandwidth, in float64; NaN for one that is bound already."""
-    bound = {} if np.isnan(width) else {"bandwidth": width}
-    return lambda x, y: kernel(jnp.asarray(x), jnp.asarray(y), **bound)
-
-
-def _problem(
-    values: Float[Array, "n n"], given: Given
-) -> tuple[Problem, Float[np.ndarray, " k"]]:
-    """What all points of one kernel share, and the lengths of the directions."""
-    across = np.asarray(given.rows @ values)
-    gram = across @ given.rows.T
-    lengths = np.sqrt(np.maximum(np.diagonal(gram), 0))
-    # A difference of means that is rounding is no direction.
-    floor = 1e-7 * np.sqrt(np.diagonal(values).max())
-    lengths = np.where(lengths > floor, lengths, 0)
-    units = np.where(lengths > 0, 1 / np.where(lengths > 0, lengths, 1), 0)
-    across = units[:, None] * across
-    gram = units[:, None] * gram * units[None, :]
-    shared = (across, gram, given.labels, given.targets, given.mass, lengths)
-    return Problem(values, *map(jnp.asarray, shared)), lengths
-
-
-def check_bandwidth(kernel: Kernel, bandwidth: ArrayLike | None) -> None:
-    """Raises `ValueError` where the kernel lacks its bandwidth, or takes none."""
-    known = inspect.signature(kernel).parameters
-    open_ = (
-        "bandwidth" in known and known["bandwidth"].default is inspect.Parameter.empty
-    )
-    takes = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
-    if bandwidth is None and open_:
-        raise ValueError(
-            "`kernel` needs a bandwidth, but `bandwidth` is None. Give a number, or "
-            "one for each configuration; start from `kernels.median_heuristic`."
-        )
-    if bandwidth is not None and not takes and "bandwidth" not in known:
-        raise ValueError(
-            f"`bandwidth` is given, but `kernel` takes none: its arguments are "
-            f"{', '.join(known)}."
-        )
-
-
-def directions(
-    cond: Conditionals | None, contrasts: Contrasts, *, n: int
-) -> Float[np.ndarray, "k n"]:
-    """Weights of the samples in each direction, as exact as the counts are."""
-    if cond is None:
-        return np.zeros((0, n))
-    checks.check_length(cond.weights[0, 0], n=n, name="cond.weights")
-    weights = np.asarray(cond.weights, np.float64)
-    totals = weights.sum(axis=-1, keepdims=True)
-    with jax.enable_x64(True):
-        exact = jnp.asarray(weights / np.where(totals > 0, totals, 1))
-        sides = jnp.asarray(contrasts(weights.shape[1]))
-        return np.asarray(gap_weights(cond._replace(weights=exact), sides))
-
-
-def _points(
-    c: ArrayLike, bandwidth: ArrayLike | None, tolerance: ArrayLike, *, n_rows: int
-) -> tuple[dict[str, np.ndarray], bool]:
-    """Settings of one length, and whether all of them were scalars."""
-    given = {"c": np.asarray(c, np.float64)}
-    given["bandwidth"] = np.asarray(np.nan if bandwidth is None else bandwidth, float)
-    given["tolerance"] = np.asarray(tolerance, np.float64)
-    checks.check_nonnegative(given["c"], name="c", positive=True)
-    checks.check_finite(given["c"], name="c")
-    if bandwidth is not None:
-        checks.check_nonnegative(given["bandwidth"], name="bandwidth", positive=True)
-        checks.check_finite(given["bandwidth"], name="bandwidth")
-    checks.check_nonnegative(given["tolerance"], name="tolerance")
-    leading = {name: values.shape[:1] for name, values in given.items()}
-    longest = max(leading.values(), key=len)
-    shapes = [values.shape for values in given.values()]
-    wide = given["tolerance"].ndim == 2
-    if (
-        any(len(own) and own != longest for own in leading.values())
-        or longest == (0,)
-        or max(given["c"].ndim, given["bandwidth"].ndim) > 1
-        or given["tolerance"].ndim > 2
-        or (wide and given["tolerance"].shape[1] != n_rows)
-    ):
-        raise ValueError(
-            f"`c`, `bandwidth` and `tolerance` must be scalars or of one length (m,), "
-            f"the last one also (m, {n_rows}), but their shapes are {shapes}. Make "
-            f"them with `sweeps.grid`."
-        )
-    m = longest or (1,)
-    if not wide:
-        given["tolerance"] = np.broadcast_to(given["tolerance"], m)[:, None]
-    given["tolerance"] = np.broadcast_to(given["tolerance"], (*m, n_rows))
-    for name in ("c", "bandwidth"):
-        given[name] = np.broadcast_to(given[name], m)
-    return given, longest == ()
+    half = half_norm(problem, dual)
+    primal = half + risk
+    slack = jnp.where(dual.mu == 0, 0, problem.tolerance * jnp.abs(dual.mu)).sum()
+    # Where the optimum is 0, as for labels that are all equal, the objective is
+    # rounding of the targets.
+    floor = 1e-14 * (problem.upper_bound * jnp.square(problem.targets)).sum()
+    gap = jnp.abs(primal - dual_value + slack)
+    gap = gap / jnp.where(primal > floor, primal, jnp.where(floor > 0, floor, 1))
+    excess = jnp.maximum(jnp.abs(dual.gaps) - problem.tolerance, 0).max(initial=0)
+    error = jnp.maximum(gap, 100 * excess / jnp.sqrt(jnp.maximum(2 * half, 1)))
+    error = jnp.where(jnp.isfinite(error), error, jnp.inf)
+    return Solution(dual, intercept, primal, gap, error, iterations)

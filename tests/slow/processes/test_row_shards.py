@@ -227,10 +227,10 @@ if jax.process_index() == 0:
     compare(tmp_path, one)
 
 
-def test_bytes_of_the_ring(tmp_path):
+def test_bytes_of_all_pairs(tmp_path):
     text = """
 mesh = jax.make_mesh((8,), ("rows",))
-n, hops = 10, 4
+n = 10
 
 def gap(x, a, b):
     return divergences.mmd_squared(x, x, x_weights=a, y_weights=b,
@@ -238,14 +238,17 @@ def gap(x, a, b):
 
 args = sharding.shard_rows((np.ones((80, D)), np.ones(80), np.ones(80)), mesh=mesh)[0]
 args = [a.astype(jnp.float32) for a in args]
-for fn, numbers in (
-    (gap, hops * (D + 1)),
-    (jax.value_and_grad(gap), hops * (2 * D + 1) + D),
+# Samples and right weights are gathered; slopes in the samples go back to their rows.
+gathered = {"all-gather": 4 * 8 * n * (D + 1)}
+for fn, expected in (
+    (gap, gathered),
+    (jax.value_and_grad(gap), gathered | {"reduce-scatter": 4 * n * D}),
 ):
     text = jax.jit(fn).lower(*args).compile().as_text()
     found = sent(text)
-    assert set(found) == {"collective-permute", "all-reduce"}, found
-    assert found["collective-permute"] == 4 * n * numbers, (found, numbers)
+    assert set(found) == {*expected, "all-reduce"}, found
+    for kind, size in expected.items():
+        assert found[kind] == size, (found, expected)
     # Sums, bounds of the samples, whether any has weight.
     assert found["all-reduce"] <= 4 * (4 * D + 16), found
 """
