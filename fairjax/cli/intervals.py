@@ -1,7 +1,7 @@
 """How well the test part knows the gaps of a sweep: exact limits, without a model.
 
 For decisions they are those of `bounds.binomial`, for real labels those of
-`bounds.ks_distance`, from the rates and counts that a frontier keeps. Limits of rates
+`bounds.dkw`, from the rates and counts that a frontier keeps. Limits of rates
 take a search each, so only the points that are shown get one.
 """
 

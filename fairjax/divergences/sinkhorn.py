@@ -25,7 +25,7 @@ from jax.lax import Precision
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
 from ..arrays import checks
-from ..arrays.clouds import as_clouds
+from ..arrays.samples import as_clouds
 
 _ROUND = 48  # iterations between two absorptions of the potentials
 _CHECK = 4  # iterations between two looks at the marginals

@@ -376,7 +376,7 @@ def test_ks_distances_match_scipy_and_dkw(sample, x64):
     scores = values.round(1)  # with ties
     mask = np.arange(N) % 5 > 0
     cond = notions.equalized_odds(groups, labels, n_groups=G, weights=mask)
-    found = bounds.ks_distance(scores, cond, confidence=0.9, n_configurations=2)
+    found = bounds.dkw(scores, cond, confidence=0.9, n_configurations=2)
     members = {c: inside for c, inside, _ in cells_of(groups, labels, mask * 1.0)}
     log = np.log(2 * 5 * 2 / 0.1)
     for s, g, h in itertools.product(range(2), range(G), range(G)):
@@ -412,7 +412,7 @@ def test_simulated_coverage_of_bands_and_distances():
     x = np.linspace(0, 1, 100_001)
     cdfs = np.stack([x ** (1 / k) for k in (1, 2, 3)])
     truth = np.abs(cdfs[:, None] - cdfs[None]).max(axis=-1)
-    run = jax.jit(jax.vmap(partial(bounds.ks_distance, cond=cond, confidence=0.8)))
+    run = jax.jit(jax.vmap(partial(bounds.dkw, cond=cond, confidence=0.8)))
     found = jax.device_get(run(scores))
     low, high = found.distances.low[:, 0], found.distances.high[:, 0]
     inside = ((low <= truth) & (truth <= high)).reshape(repetitions, -1).all(axis=1)
@@ -499,7 +499,7 @@ def all_bounds(values, decisions, cond, confidence):
             values, cond, norm=1.0, lipschitz=1.0, square_norms=values**2, **settings
         ),
         "binomial": bounds.binomial(decisions, cond, confidence=confidence),
-        "ks": bounds.ks_distance(values, cond, confidence=confidence),
+        "ks": bounds.dkw(values, cond, confidence=confidence),
     }
 
 
@@ -669,7 +669,7 @@ def test_planned_widths_are_those_of_the_bounds(x64):
             bounds.binomial_width(50, rate=0.2, **plan),
         ),
         (
-            bounds.ks_distance(values, cond, **level).distances,
+            bounds.dkw(values, cond, **level).distances,
             bounds.ks_width(50, **plan),
         ),
     ]
@@ -714,7 +714,7 @@ def test_bad_input_is_refused(sample):
             lambda: bounds.binomial(decisions, unequal),
             r"stratum 0, group 0.*`hoeffding`",
         ),
-        (lambda: bounds.ks_distance(values, unequal), r"`cond` must weigh"),
+        (lambda: bounds.dkw(values, unequal), r"`cond` must weigh"),
         (lambda: bounds.rademacher(values, cond, **ball), r"exactly one of `radius`"),
         (
             lambda: bounds.rademacher(values, cond, radius=1.0, **negative),
