@@ -120,7 +120,9 @@ def sketched(features, labels, cond, scores, groups):
     sketch = barycenters.init_sketch(jnp.linspace(-3.0, 4.0, 9), n_groups=G)
     sketch = barycenters.update_sketch(sketch, scores, groups)
     sketch = barycenters.merge_sketches(sketch, sketch)
-    return barycenters.fit_map_from_sketch(sketch), barycenters.sketch_rank_error(sketch)
+    return barycenters.fit_map_from_sketch(sketch), barycenters.sketch_rank_error(
+        sketch
+    )
 
 
 def sequenced(features, labels, cond, scores, groups):
@@ -144,7 +146,9 @@ def bounded(features, labels, cond, scores, groups):
 
 def resampled(features, labels, cond, scores, groups):
     how = metrics.Bootstrap(jax.random.key(0), draws=8)
-    return metrics.audit(scores, labels, groups, n_groups=G, interval=how)
+    return metrics.interval(
+        metrics.audit, scores, labels, groups, n_groups=G, bootstrap=how
+    )
 
 
 def trained(features, labels, cond, scores, groups):
