@@ -19,10 +19,10 @@ _SHARES = 64  # of the scan over how two cells share the error; any number is sa
 
 
 def lower_limit(
-    counts: Float[np.ndarray, "*a"],
-    trials: Float[np.ndarray, "*a"],
-    level: Float[np.ndarray, "*a"],
-) -> Float[np.ndarray, "*a"]:
+    counts: Float[np.ndarray, "*#a"],
+    trials: Float[np.ndarray, "*#a"],
+    level: Float[np.ndarray, "*#a"],
+) -> Float[np.ndarray, "..."]:
     """Largest rate under which that many or more have probability `exp(level)`.
 
     The lower end of Clopper and Pearson; the upper one is `1 - lower_limit` of the
@@ -34,7 +34,7 @@ def lower_limit(
         level: log of the probability; those above log(1 / 2) count as that.
 
     Returns:
-        A rate in [0, 1].
+        A rate in [0, 1]; the arguments are broadcast.
     """
     # SciPy takes long to load, and few need it.
     from scipy.special import betaincinv
@@ -66,8 +66,8 @@ def rate_limits(
 
 
 def least_difference(
-    low: Float[np.ndarray, "*a l"], high: Float[np.ndarray, "*a l"]
-) -> Float[np.ndarray, "*a"]:
+    low: Float[np.ndarray, "*#a l"], high: Float[np.ndarray, "*#a l"]
+) -> Float[np.ndarray, "..."]:
     """Lower end of a difference, from lower ends of one rate and upper ends of other.
 
     Args:

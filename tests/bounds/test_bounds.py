@@ -160,7 +160,7 @@ def test_limits_of_a_rate_are_those_of_scipy():
         )
 
     expected = [
-        scipy.optimize.brentq(excess, 0, 1, args=(i,), xtol=1e-15, rtol=1e-12)
+        scipy.optimize.brentq(excess, 0, 1, args=(i,), xtol=1e-25, rtol=1e-12)
         for i in range(len(counts))
     ]
     expected = np.where(counts > 0, expected, 0)
