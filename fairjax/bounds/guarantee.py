@@ -18,7 +18,7 @@ from .. import sweeps
 from ..arrays import checks
 from ..notions import Conditionals
 from . import cells
-from .binomial import least_difference
+from .binomial import least_difference, rate_limits, shared_levels
 
 Names = Sequence[Sequence[str]]
 
@@ -323,15 +323,9 @@ def _limits(
     counts: Float[np.ndarray, " c"], trials: Float[np.ndarray, " c"], failure: float
 ) -> tuple[Float[np.ndarray, "c l"], Float[np.ndarray, "c l"]]:
     """Both ends of the rate of every cell, on all levels of a gap."""
-    with jax.enable_x64(True):
-        # Above 1/2 the limits of a single chance stop to move anyway.
-        log = jnp.asarray(math.log(min(failure, 0.5)))
-        low, high = binomial_limits.both_limits(
-            jnp.asarray(counts),
-            jnp.asarray(trials),
-            binomial_limits.shared_levels(log),
-        )
-        return np.asarray(low), np.asarray(high)
+    # Above 1/2 the limits of a single rate stop to move anyway.
+    levels = shared_levels(np.asarray(math.log(min(failure, 0.5))))
+    return rate_limits(counts, trials, levels)
 
 
 def _plain_names(n_strata: int, n_groups: int) -> Names:
