@@ -13,8 +13,8 @@ sums. Where that is not enough, a function takes the `mesh`:
 Kolmogorov-Smirnov and Wasserstein distances sort, and JAX brings all scores and
 weights of the sample to every device: right, but O(s g n) bytes and memory. For many
 rows use `barycenters.update_sketch`, whose sums reduce; cumulated `counts` are the
-groups' distribution functions, exact at every edge. Sinkhorn divergences and the barycenter
-maps of `barycenters.fit_map` gather too.
+groups' distribution functions, exact at every edge. Sinkhorn divergences and
+the barycenter maps of `barycenters.fit_map` gather too.
 
 **Bytes.** What one device hands to the collectives of a program does not depend on the
 number of rows, but for all pairs. With D devices, 4 bytes per number, s strata, g
