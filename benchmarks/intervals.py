@@ -110,19 +110,20 @@ def records(data, *, draws, few, repeats, smoke):
     values = jnp.asarray(decisions, jnp.float32)
     asked = {
         "demographic parity": (
-            partial(metrics.max_gap, values, cond),
+            partial(metrics.interval, metrics.max_gap, values, cond),
             partial(with_numpy, parity, decisions.astype(float), groups),
         ),
         "KS distance": (
-            partial(metrics.ks_distance, jnp.asarray(scores), cond),
+            partial(metrics.interval, metrics.ks_distance, jnp.asarray(scores), cond),
             partial(with_numpy, ks, scores.astype(float), groups),
         ),
         "1-Wasserstein distance": (
-            partial(metrics.wasserstein, jnp.asarray(scores), cond),
+            partial(metrics.interval, metrics.wasserstein, jnp.asarray(scores), cond),
             partial(with_numpy, area, scores.astype(float), groups),
         ),
         "audit": (
             partial(
+                metrics.interval,
                 metrics.audit,
                 jnp.asarray(scores),
                 jnp.asarray(labels),
@@ -163,7 +164,7 @@ def records(data, *, draws, few, repeats, smoke):
             how = metrics.Bootstrap(
                 jax.random.key(0), draws=draws, level=LEVEL, method=method
             )
-            call = partial(ours, interval=how)
+            call = partial(ours, bootstrap=how)
             name = "fairjax" if method == "percentile" else "fairjax, BCa"
             # BCa moves the ends on purpose.
             known = truth if method == "percentile" else None

@@ -18,7 +18,7 @@ import numpy as np
 from jax.lax import Precision
 from jaxtyping import Array, Bool, Float, Real
 
-from . import erm
+from . import erm, notions
 from .arrays import checks, samples
 from .notions import Conditionals
 
@@ -99,11 +99,12 @@ def mean_gap_info(
         >>> info.value.item(), round(info.missing.item(), 2)
         (9.0, 0.67)
     """
-    n = cond.weights.shape[-1]
-    checks.check_length(scores, n=n, name="scores", to="groups", columns=True)
-    checks.check_finite(scores, name="scores")
-    columns = scores.reshape(n, -1)
-    means = jnp.einsum("sgn,nk->sgk", cond.weights.astype(scores.dtype), columns)
+    values = notions.check_values(scores, cond, "scores", columns=True)
+    columns = values.reshape(values.shape[0], -1)
+    means = notions.cell_means(columns, cond)
+    if jnp.issubdtype(scores.dtype, jnp.floating):
+        # A loss of half precision stays one, under strict promotion too.
+        means = means.astype(scores.dtype)
     return _squared_gaps(means, cond)
 
 

@@ -12,9 +12,9 @@ function takes the `mesh`:
 
 Kolmogorov-Smirnov and Wasserstein distances sort, and JAX brings all scores and
 weights of the sample to every device: right, but O(s g n) bytes and memory. For many
-rows use `sketches.update`, whose sums reduce; cumulated `counts` are the groups'
-distribution functions, exact at every edge. Sinkhorn divergences and the barycenter
-maps of `barycenters.fit_map` gather too.
+rows use `barycenters.update_sketch`, whose sums reduce; cumulated `counts` are the
+groups' distribution functions, exact at every edge. Sinkhorn divergences and
+the barycenter maps of `barycenters.fit_map` gather too.
 
 **Bytes.** The bytes that one device hands to the collectives of a program do not depend
 on the number of rows, except for all pairs. With D devices, 4 bytes per number, s
@@ -28,7 +28,7 @@ weights of a notion (largest weight and sum per cell)   `2 s g`
 `orthogonality.directions`                              `d + s g d`
 a data-parallel training step                           one per parameter, and those
                                                         of its risk and penalties
-`sketches.update` with c edges                          `2 g (c + 1)`
+`barycenters.update_sketch` with c edges                 `2 g (c + 1)`
 `fit_linear`, a first-order step                        `p m`
 `fit_linear`, every eighth, with a certificate          `(p + 1) m`
 `fit_linear`, its first metric                          `1 + 2 d + d^2`

@@ -27,7 +27,7 @@ FAMILIES = {
 # `intersect` joins codes and has no distribution to return, `bootstrap` is random,
 # `orthogonality` sees no samples, and `audit_stream` reads files. An `*_info` holds the
 # value of the member beside it.
-OUTSIDE = {"intersect", "bootstrap", "orthogonality", "audit_stream"}
+OUTSIDE = {"intersect", "bootstrap", "interval", "orthogonality", "audit_stream"}
 # Accuracies, means and ratios are not distances, so equal groups do not make them 0.
 NOT_A_GAP = {
     "accuracy",
@@ -91,6 +91,7 @@ def members(module):
         for name, function in vars(module).items()
         if inspect.isfunction(function)
         and function.__module__.startswith(module.__name__)
+        and not function.__module__.endswith(".cells")
         and not name.startswith("_")
         and name not in OUTSIDE
         and not name.endswith("_info")

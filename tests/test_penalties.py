@@ -300,3 +300,14 @@ def test_bad_input_is_refused_at_the_door(call, message, untyped):
     )
     with pytest.raises(ValueError, match=message):
         call(gap, jnp.ones((4, 1)))
+
+
+@pytest.mark.parametrize("dtype", [bool, np.int8, np.int64])
+def test_whole_numbers_have_the_gap_of_the_same_reals(dtype, rng):
+    """Weights cast to integers would all be 0, and so would every gap."""
+    scores, groups = rng.integers(2, size=30), rng.integers(2, size=30)
+    cond = notions.demographic_parity(groups, n_groups=2)
+    expected = penalties.mean_gap(jnp.asarray(scores, float), cond)
+    assert expected > 0
+    found = penalties.mean_gap(jnp.asarray(scores.astype(dtype)), cond)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)

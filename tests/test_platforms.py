@@ -28,7 +28,6 @@ from fairjax import (
     streams,
     training,
 )
-from fairjax.barycenters import sketches
 from fairjax.solvers.kernel import newton, svm
 from fairjax.solvers.linear import passes, streaming
 from fairjax.sweeps import devices
@@ -121,16 +120,18 @@ def repaired(features, labels, cond, scores, groups):
     return (
         barycenters.apply_map(fitted, scores, groups, key=key),
         barycenters.apply_map(plain, scores, groups, variant=barycenters.step),
-        barycenters.price(plain),
+        barycenters.excess_risk(plain),
         bounds.repaired_ks(jnp.diff(fitted.cdf)[:, 0]),
     )
 
 
 def sketched(features, labels, cond, scores, groups):
-    sketch = sketches.init(jnp.linspace(-3.0, 4.0, 9), n_groups=G)
-    sketch = sketches.update(sketch, scores, groups)
-    sketch = sketches.merge(sketch, sketch)
-    return sketches.fit_map(sketch), sketches.rank_error(sketch)
+    sketch = barycenters.init_sketch(jnp.linspace(-3.0, 4.0, 9), n_groups=G)
+    sketch = barycenters.update_sketch(sketch, scores, groups)
+    sketch = barycenters.merge_sketches(sketch, sketch)
+    return barycenters.fit_map_from_sketch(sketch), barycenters.sketch_rank_error(
+        sketch
+    )
 
 
 def sequenced(features, labels, cond, scores, groups):
@@ -144,17 +145,19 @@ def bounded(features, labels, cond, scores, groups):
     return (
         bounds.hoeffding(decisions, cond, value_range=(0.0, 1.0)),
         bounds.empirical_bernstein(decisions, cond, value_range=(0.0, 1.0)),
-        bounds.binomial(decisions, cond),
+        # Without `binomial`: JAX lowers calls to the host for its own backend only.
         bounds.rademacher(
             decisions, cond, value_range=(0.0, 1.0), norm=1.0, lipschitz=1.0, radius=1.0
         ),
-        bounds.ks_distance(scores, cond),
+        bounds.dkw(scores, cond),
     )
 
 
 def resampled(features, labels, cond, scores, groups):
     how = metrics.Bootstrap(jax.random.key(0), draws=8)
-    return metrics.audit(scores, labels, groups, n_groups=G, interval=how)
+    return metrics.interval(
+        metrics.audit, scores, labels, groups, n_groups=G, bootstrap=how
+    )
 
 
 def trained(features, labels, cond, scores, groups):

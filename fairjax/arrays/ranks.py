@@ -13,7 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
-from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, Shaped, UInt32
+from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, Shaped, UInt32
+
+from . import samples
 
 MAX_ROWS = 2**25  # above it `proportion` could leave 32 bits
 _TIE_BITS = 16  # with 32 for the score and 15 for the cell, one sortable 64-bit word
@@ -145,7 +147,7 @@ def variance(
     cell = jnp.searchsorted(slices[:, 0], index, side="right").astype(jnp.int32) - 1
     start, stop = slices[cell, 0], slices[cell, 1]
     inside = index < stop
-    scores, unit = rescaled(table.scores, inside)
+    scores, unit = samples.rescaled(table.scores, inside)
     total = jnp.maximum(mass_before(table, stop, start), 1).astype(scores.dtype)
     levels = mass_before(table, index + 1, start).astype(scores.dtype) / total
     steps = jnp.argsort(jnp.where(inside, levels, 2))
@@ -174,21 +176,6 @@ def variance(
 
     middle = lax.scan(average, jnp.zeros_like(scores), groups)[0]
     return lax.scan(spread, jnp.zeros((), scores.dtype), groups)[0], unit
-
-
-def rescaled(
-    scores: Float[Array, " n"], used: Bool[Array, " n"]
-) -> tuple[Float[Array, " n"], Float[Array, ""]]:
-    """The scores in units of the largest one, 0 where not used, and that unit.
-
-    Distances scale with the scores; squares of huge or tiny ones would not.
-    """
-    peak = jnp.where(used, jnp.abs(scores), 0).max(initial=0)
-    peak = jnp.where(peak >= jnp.finfo(peak.dtype).tiny, peak, 1)
-    unit = lax.stop_gradient(peak)
-    # XLA may divide by way of 1 / unit, which is 0 above 2 ** 126.
-    shrink = jnp.where(unit > 1, 0.25, 1)
-    return jnp.where(used, scores, 0) * shrink / (unit * shrink), unit
 
 
 def fraction(

@@ -1,4 +1,4 @@
-"""Weighted samples, checked where they enter: what two-sample statistics compare."""
+"""Weighted samples, checked where they enter: the input of two-sample statistics."""
 
 from typing import Any, NamedTuple
 
@@ -135,3 +135,72 @@ def to_largest(
     far = 2.0 ** (jnp.finfo(weights.dtype).maxexp // 2)
     shrink = jnp.where(peak > far, 1 / far, 1).astype(weights.dtype)
     return weights * shrink / jnp.where(some, peak * shrink, 1), some[..., 0]
+
+
+def rescaled(
+    scores: Float[Array, " n"], used: Bool[Array, " n"]
+) -> tuple[Float[Array, " n"], Float[Array, ""]]:
+    """The scores in units of the largest one, 0 where not used, and that unit.
+
+    Distances scale with the scores; squares of huge or tiny ones would not.
+    """
+    peak = jnp.where(used, jnp.abs(scores), 0).max(initial=0)
+    peak = jnp.where(peak >= jnp.finfo(peak.dtype).tiny, peak, 1)
+    unit = jax.lax.stop_gradient(peak)
+    # XLA may divide by way of 1 / unit, which is 0 above 2 ** 126.
+    shrink = jnp.where(unit > 1, 0.25, 1)
+    return jnp.where(used, scores, 0) * shrink / (unit * shrink), unit
+
+
+class Clouds(NamedTuple):
+    """Points of one floating dtype, of at least 32 bits, and their masses.
+
+    Attributes:
+        x: points, moved so that both clouds together are centred; distances between
+            points far from 0 would otherwise drown in rounding.
+        y: points, moved alike.
+        x_mass: sums to 1; equal masses stand in for weights that are all 0.
+        y_mass: the same for `y`.
+        occupied: whether both clouds have any weight.
+    """
+
+    x: Float[Array, "n d"]
+    y: Float[Array, "m d"]
+    x_mass: Float[Array, " n"]
+    y_mass: Float[Array, " m"]
+    occupied: Bool[Array, ""]
+
+
+def as_clouds(
+    x: Real[ArrayLike, "n d"],
+    y: Real[ArrayLike, "m d"],
+    x_weights: Weights,
+    y_weights: Weights,
+) -> Clouds:
+    """Two clouds of points, centred together, with masses that sum to 1.
+
+    Raises:
+        ValueError: for empty clouds, different widths, points that are not finite, and
+            negative or all-zero weights.
+    """
+    return _centre(two_samples(x, y, x_weights, y_weights))
+
+
+@jax.jit
+def _centre(samples: TwoSamples) -> Clouds:
+    """Centres the points and normalises the weights; without `y`, it is `x` again."""
+    other = samples.x if samples.y is None else samples.y
+    x_mass, x_some = _mass(samples.x_weights)
+    y_mass, y_some = _mass(samples.y_weights)
+    # A common shift changes no distance, so it has no gradient. By the masses, because
+    # padding may lie anywhere.
+    mean = jax.lax.stop_gradient(x_mass @ samples.x + y_mass @ other) / 2
+    x = samples.x - mean[None]
+    y = x if samples.y is None else other - mean[None]
+    return Clouds(x, y, x_mass, y_mass, x_some & y_some)
+
+
+def _mass(weights: Float[Array, " n"]) -> tuple[Float[Array, " n"], Bool[Array, ""]]:
+    """Shares, equal ones where all weights are 0, and whether any is positive."""
+    some = (weights > 0).any()
+    return jnp.where(some, shares(weights), 1 / weights.shape[0]), some

@@ -1,14 +1,4 @@
-"""The optimal fair predictor: every group's scores moved to one common distribution.
-
-Under demographic parity the least-squares optimal change of a predictor `f` is
-`g(x, s) = sum_r p_r Q_r(F_s(f(x, s)))`: the score's rank `F_s` in its own group, then
-the quantiles `Q_r` of all groups at that rank, averaged with the group shares `p_r`.
-That is the transport to the Wasserstein-2 barycenter of the groups' distributions, and
-it needs scores and groups alone: no labels, no features, no access to the model.
-
-A map is a table of sorted calibration scores in which each group owns one slice for
-`F` and one for `Q`. A prediction reads its own row and the table, nothing else.
-"""
+"""Maps of scores to the barycenter of the groups, and how far to follow them."""
 
 from collections.abc import Callable
 from functools import partial
@@ -112,7 +102,7 @@ def fit_map(
 
     Raises:
         ValueError: for bad values, a group without members, or more than 2^25 rows
-            (see `sketches`). Cost O(n log n) time, O(n) memory; one 64-bit integer
+            (see `Sketch`). Cost O(n log n) time, O(n) memory; one 64-bit integer
             sort for float32 scores. Gradients and weights take a slower sort.
 
     Example:
@@ -135,8 +125,8 @@ def fit_map(
     checks.check_nonnegative(sigma, name="sigma")
     if not 0 < n <= ranks.MAX_ROWS:
         raise ValueError(
-            f"`scores` must hold 1 to {_ranks.MAX_ROWS} rows, but holds {n}. "
-            f"Feed larger data in chunks to `sketches.update`."
+            f"`scores` must hold 1 to {ranks.MAX_ROWS} rows, but holds {n}. "
+            f"Feed larger data in chunks to `barycenters.update_sketch`."
         )
     scores = ranks.floating(scores)
     if weights is not None:
@@ -173,7 +163,7 @@ def apply_map(
     """Moves scores towards the barycenter, each row by itself.
 
     `repair` walks the Wasserstein-2 geodesic at constant speed: `(1 - t) f + t g`.
-    With `U = price(map)`: the excess risk over the unfair optimum is `t^2 U`, the
+    With `U = excess_risk(map)`: the excess risk over the unfair optimum is `t^2 U`, the
     unfairness (share-weighted W2 variance of the groups) is `(1 - t)^2 U`, and every
     W1 and W2 distance between groups shrinks by `1 - t`. KS starts at its own value
     and ends at 0 but has no closed form between: groups that differ by a shift `d`
@@ -195,7 +185,7 @@ def apply_map(
     rows should come with another key or other identifiers.
 
     Args:
-        map: from `fit_map` or `sketches.fit_map`.
+        map: from `fit_map` or `fit_map_from_sketch`.
         scores: new scores of the same predictor.
         groups: their codes.
         repair: in `[0, 1]`, traced; 0 returns the scores, 1 the fair ones.
@@ -339,8 +329,8 @@ def interp(
     return _average(map, value, scores)
 
 
-def price(map: BarycenterMap) -> Float[Array, ""]:
-    """The price of fairness: the excess risk of full repair [score^2].
+def excess_risk(map: BarycenterMap) -> Float[Array, ""]:
+    """Excess risk of full repair, the price of fairness [score^2].
 
     The share-weighted W2 variance of the groups around their barycenter, exact for the
     calibration scores that serve `F`: what `metrics.price_of_fairness` finds on the
@@ -350,7 +340,7 @@ def price(map: BarycenterMap) -> Float[Array, ""]:
 
     Example:
         >>> fitted = fit_map(jnp.array([0.0, 2.0]), jnp.array([0, 1]), n_groups=2)
-        >>> float(price(fitted))
+        >>> float(excess_risk(fitted))
         1.0
 
     References:
@@ -371,9 +361,9 @@ def repair_for(
     Args:
         map: the fitted map; all quantities refer to its calibration scores.
         unfairness: least repair with at most this share-weighted W2 variance between
-            groups [score^2]: `1 - sqrt(unfairness / price)`.
+            groups [score^2]: `1 - sqrt(unfairness / excess_risk(map))`.
         excess_risk: largest repair with at most this mean squared change [score^2]:
-            `sqrt(excess_risk / price)`. Give exactly one of the two.
+            `sqrt(excess_risk / excess_risk(map))`. Give exactly one of the two.
 
     Returns:
         A repair in `[0, 1]`, traced, of the target's shape.
@@ -393,7 +383,7 @@ def repair_for(
     checks.check_nonnegative(target, name=name)
     value, unit = _variance(map)
     target = jnp.asarray(target, value.dtype)
-    # Roots first: the price of tiny scores is 0 in its own units.
+    # Roots first: the excess risk of tiny scores is 0 in its own units.
     part = jnp.sqrt(jnp.where(target > 0, target, 1)) / unit
     whole = jnp.sqrt(jnp.where(value > 0, value, 1))
     share = jnp.where(part < whole, part / whole, 1)

@@ -13,8 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, Real, Shaped
 
 from ..arrays import checks, ranks
-from . import maps as barycenters
-from .maps import BarycenterMap, Variant
+from .maps import BarycenterMap, Variant, apply_map, fit_map
 
 
 def fit_maps(
@@ -24,7 +23,7 @@ def fit_maps(
     sizes: Sequence[int],
     key: PRNGKeyArray | None = None,
     rows: Int[ArrayLike, " n"] | None = None,
-    fit: Callable[..., BarycenterMap] = barycenters.fit_map,
+    fit: Callable[..., BarycenterMap] = fit_map,
 ) -> tuple[BarycenterMap, ...]:
     """Maps for several attributes, each fitted on what the ones before it return.
 
@@ -57,12 +56,12 @@ def fit_maps(
         attributes*, AAAI 2024.
     """
     _check_number(attributes, sizes, "sizes")
-    maps = []
+    fitted = []
     for a, (groups, size) in enumerate(zip(attributes, sizes, strict=True)):
         own = None if key is None else jax.random.fold_in(key, a)
-        maps.append(fit(scores, groups, n_groups=size, key=own, rows=rows))
-        scores = barycenters.apply_map(maps[-1], scores, groups, key=own, rows=rows)
-    return tuple(maps)
+        fitted.append(fit(scores, groups, n_groups=size, key=own, rows=rows))
+        scores = apply_map(fitted[-1], scores, groups, key=own, rows=rows)
+    return tuple(fitted)
 
 
 def apply_maps(
@@ -84,9 +83,7 @@ def apply_maps(
     start = fair = ranks.floating(scores)
     for a, (fitted, groups) in enumerate(zip(maps, attributes, strict=True)):
         own = None if key is None else jax.random.fold_in(key, a)
-        fair = barycenters.apply_map(
-            fitted, fair, groups, key=own, rows=rows, variant=variant
-        )
+        fair = apply_map(fitted, fair, groups, key=own, rows=rows, variant=variant)
     repair = jnp.asarray(repair, fair.dtype)
     known = (repair >= 0) & (repair <= 1)
     mixed = ranks.blend(start.astype(fair.dtype), fair, repair)

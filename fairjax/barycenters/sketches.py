@@ -2,7 +2,8 @@
 
 A sketch is a histogram of scores per group that also knows the mean of each bin. Adding
 rows and merging sketches are sums, so neither adds to the error: `F` stays exact at
-every edge, and any rank is off by no more than the weight of a bin (`rank_error`).
+every edge, and any rank is off by no more than the weight of a bin
+(`sketch_rank_error`).
 """
 
 from typing import NamedTuple
@@ -32,7 +33,7 @@ class Sketch(NamedTuple):
     offsets: Float[Array, "g b+1"]
 
 
-def init(edges: Real[ArrayLike, " b"], *, n_groups: int) -> Sketch:
+def init_sketch(edges: Real[ArrayLike, " b"], *, n_groups: int) -> Sketch:
     """An empty sketch with `len(edges) + 1` bins per group, the outer two open.
 
     With `step`, any rank is then off by at most the share of its group's largest bin,
@@ -51,9 +52,10 @@ def init(edges: Real[ArrayLike, " b"], *, n_groups: int) -> Sketch:
         ValueError: unless the edges are finite and increase strictly.
 
     Example:
-        >>> sketch = init(jnp.linspace(0, 1, 129), n_groups=2)
-        >>> sketch = update(sketch, jnp.array([0.25, 0.75]), jnp.array([0, 1]))
-        >>> barycenters.apply_map(fit_map(sketch), jnp.array([0.25]), jnp.array([0]))
+        >>> sketch = init_sketch(jnp.linspace(0, 1, 129), n_groups=2)
+        >>> sketch = update_sketch(sketch, jnp.array([0.25, 0.75]), jnp.array([0, 1]))
+        >>> fitted = fit_map_from_sketch(sketch)
+        >>> maps.apply_map(fitted, jnp.array([0.25]), jnp.array([0]))
         Array([0.5], dtype=float32)
     """
     checks.check_finite(edges, name="edges")
@@ -68,7 +70,7 @@ def init(edges: Real[ArrayLike, " b"], *, n_groups: int) -> Sketch:
     return Sketch(values, empty, empty)
 
 
-def update(
+def update_sketch(
     sketch: Sketch,
     scores: Real[ArrayLike, " n"],
     groups: Shaped[ArrayLike, " n"],
@@ -78,7 +80,7 @@ def update(
     """The sketch with a chunk of rows added.
 
     Args:
-        sketch: what came before.
+        sketch: of the chunks before.
         scores: a chunk of calibration scores.
         groups: their codes; a group may be missing from a chunk.
         weights: non-negative sample weights, or a mask.
@@ -102,10 +104,10 @@ def update(
     if weights is not None:
         checks.check_weights(weights, n=n)
         mass = ranks.constant(ranks.floating(weights).astype(scores.dtype))
-    return _held(_update(sketch, scores, ranks.codes(groups, n_groups), mass))
+    return _check_overflow(_update(sketch, scores, ranks.codes(groups, n_groups), mass))
 
 
-def merge(left: Sketch, right: Sketch) -> Sketch:
+def merge_sketches(left: Sketch, right: Sketch) -> Sketch:
     """The sketch of both data sets; on a device mesh, `psum` counts and offsets.
 
     Addition: commutative, and associative exactly for counts below 2^24 per bin
@@ -121,14 +123,14 @@ def merge(left: Sketch, right: Sketch) -> Sketch:
     if not same:
         raise ValueError(
             "sketches to be merged must have equal `edges` and groups: start each "
-            "from a copy of one `init`."
+            "from a copy of one `init_sketch`."
         )
-    alike = jnp.all(left.edges == right.edges)
-    counts = jnp.where(alike, left.counts + right.counts, jnp.nan)
-    return _held(Sketch(left.edges, counts, left.offsets + right.offsets))
+    same_edges = jnp.all(left.edges == right.edges)
+    counts = jnp.where(same_edges, left.counts + right.counts, jnp.nan)
+    return _check_overflow(Sketch(left.edges, counts, left.offsets + right.offsets))
 
 
-def rank_error(sketch: Sketch) -> Float[Array, " g"]:
+def sketch_rank_error(sketch: Sketch) -> Float[Array, " g"]:
     """Bound on the error of any rank, per group: 1.5 times the largest bin's share.
 
     That is for `interp`; for `step` the largest bin's share itself. 0 for a group
@@ -137,7 +139,7 @@ def rank_error(sketch: Sketch) -> Float[Array, " g"]:
     return 1.5 * samples.shares(sketch.counts).max(axis=1)
 
 
-def fit_map(sketch: Sketch) -> BarycenterMap:
+def fit_map_from_sketch(sketch: Sketch) -> BarycenterMap:
     """The deterministic map of the sketched data.
 
     Each bin stands for its mean score with its weight.
@@ -166,8 +168,8 @@ def bin_means(sketch: Sketch) -> tuple[Float[Array, "g _"], Int[Array, " _"]]:
     Cost O(g b).
 
     Example:
-        >>> sketch = init(jnp.array([0.0]), n_groups=1)
-        >>> sketch = update(sketch, jnp.array([1.0, 3.0]), np.zeros(2, int))
+        >>> sketch = init_sketch(jnp.array([0.0]), n_groups=1)
+        >>> sketch = update_sketch(sketch, jnp.array([1.0, 3.0]), np.zeros(2, int))
         >>> bin_means(sketch)[0].tolist()
         [[0.0, 2.0]]
     """
@@ -178,8 +180,8 @@ def bin_means(sketch: Sketch) -> tuple[Float[Array, "g _"], Int[Array, " _"]]:
     return means, jnp.repeat(jnp.arange(n_groups, dtype=jnp.int32), n_bins)
 
 
-def _held(sketch: Sketch) -> Sketch:
-    """The sketch, if no sum of it has overflowed."""
+def _check_overflow(sketch: Sketch) -> Sketch:
+    """The sketch; raises `ValueError` if a sum of it has overflowed."""
     sums = sketch.offsets, sketch.counts.sum(axis=1)
     if checks.concrete(*sums) and any(np.isinf(part).any() for part in sums):
         raise ValueError(

@@ -19,18 +19,18 @@ its interval is the whole range. Methods are functions; each is a guarantee, but
 the narrowest of several is not, unless they share `1 - confidence` between them.
 """
 
+from .binomial import binomial as binomial
 from .cells import Bound as Bound
 from .cells import MeanBounds as MeanBounds
+from .distances import KSBounds as KSBounds
+from .distances import RepairedKS as RepairedKS
+from .distances import dkw as dkw
+from .distances import repaired_ks as repaired_ks
 from .guarantee import Selection as Selection
 from .guarantee import select_guaranteed as select_guaranteed
-from .means import KSBounds as KSBounds
-from .means import RepairedKS as RepairedKS
-from .means import binomial as binomial
 from .means import empirical_bernstein as empirical_bernstein
 from .means import hoeffding as hoeffding
-from .means import ks_distance as ks_distance
 from .means import rademacher as rademacher
-from .means import repaired_ks as repaired_ks
 from .sample_size import binomial_width as binomial_width
 from .sample_size import empirical_bernstein_width as empirical_bernstein_width
 from .sample_size import hoeffding_width as hoeffding_width

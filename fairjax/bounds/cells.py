@@ -1,4 +1,4 @@
-"""What the bounds read of the cells of a notion, and how they make intervals of it."""
+"""Summaries of the cells of a notion, and the intervals that bounds make of them."""
 
 from typing import Any, NamedTuple
 
@@ -6,12 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
+from .. import notions
 from ..arrays import checks
 from ..notions import Conditionals
-from ..notions import cells as _distributions
-from . import sample_size
-from .sample_size import Number
-from .sample_size import check_level as check_level
+from . import formulas
+from .formulas import Number
 
 Values = Real[ArrayLike, " n"] | Bool[ArrayLike, " n"]
 
@@ -72,7 +71,7 @@ def summarise(
     """The cells and the length of the range."""
     checks.check_apart(cond.weights)
     check_range(values, cond, value_range, name)
-    values = _distributions.floats(values, cond, name)
+    values = notions.check_values(values, cond, name)
     low, high = (cast(end, values.dtype) for end in value_range)
     weights = cond.weights.astype(values.dtype)
     member = weights > 0
@@ -82,8 +81,8 @@ def summarise(
     mean = jnp.where(member, weights * values[None, None], 0).sum(axis=-1)
     count = member.sum(axis=-1).astype(values.dtype)
     safe = jnp.maximum(count, 1)
-    middle = jnp.where(member, values[None, None], 0).sum(axis=-1) / safe
-    off = jnp.where(member, values[None, None] - middle[..., None], 0)
+    centre = jnp.where(member, values[None, None], 0).sum(axis=-1) / safe
+    off = jnp.where(member, values[None, None] - centre[..., None], 0)
     variance = jnp.square(off).sum(axis=-1) / jnp.maximum(count - 1, 1)
     inside = (values >= low) & (values <= high)
     sound = jnp.where(member, inside[None, None], True) & apart(member)
@@ -93,7 +92,7 @@ def summarise(
         squares=jnp.square(weights).sum(axis=-1),
         peak=weights.max(axis=-1, initial=0),
         members=count,
-        deviation=sample_size.root(variance),
+        deviation=formulas.sqrt(variance),
         occupied=cond.occupied,
         sound=sound,
     )
@@ -205,7 +204,7 @@ def check_range(
     values: Values, cond: Conditionals, value_range: tuple[Number, Number], name: str
 ) -> None:
     """Raises `ValueError` for a bad range, or members that are not in it."""
-    sample_size.check_ends(value_range)
+    formulas.check_ends(value_range)
     if not checks.concrete(value_range, values, cond.weights):
         return
     low, high = (float(np.asarray(end)) for end in value_range)

@@ -11,21 +11,19 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike, Bool, Float, Int, Real
 
 from .. import sweeps
 from ..arrays import checks
 from ..notions import Conditionals
-from . import binomial_limits
-from . import cells as cell_counts
+from . import cells
+from .binomial import least_difference, rate_limits, shared_levels
 
 Names = Sequence[Sequence[str]]
 
-_CELLS = 64  # A batch of cells has this length or twice, four times, ... as many.
-_MOST = 10**6  # Of samples that somebody could be asked for.
+_SCAN = 32  # Numbers of samples that are tried at a time.
+_MAX_SAMPLES = 10**6  # Of samples that somebody could be asked for.
 
 
 class Selection(NamedTuple):
@@ -63,8 +61,8 @@ class GapLimits(NamedTuple):
     pair: Int[np.ndarray, "m 3"]
 
 
-class Wish(NamedTuple):
-    """What is to be promised: a largest gap of at most `limit`."""
+class Guarantee(NamedTuple):
+    """A largest true gap of at most `limit`, with probability `confidence`."""
 
     limit: float
     confidence: float
@@ -115,7 +113,7 @@ def select_guaranteed(
         names: of the cells, `names[stratum][group]`, for the reason.
 
     Returns:
-        A `Selection`. Cost O(m n) for the counts, some 10^7 operations for each point
+        A `Selection`. Cost O(m n) for the counts, 128 beta quantiles for each point
         and cell, and memory O(m n).
 
     Raises:
@@ -149,8 +147,8 @@ def select_guaranteed(
             "`select_guaranteed` works on the host only. Inside `jit`, call "
             "`sweeps.select`, and test the decisions afterwards."
         )
-    wish = Wish(float(limit), float(confidence))
-    for name, value in wish._asdict().items():
+    guarantee = Guarantee(float(limit), float(confidence))
+    for name, value in guarantee._asdict().items():
         if not 0 < value < 1:
             raise ValueError(f"`{name}` must be in (0, 1), but is {value}.")
     counts, trials = _counts(decisions, cond, m=able.size)
@@ -161,11 +159,11 @@ def select_guaranteed(
             f"`names` must hold a name for each of the {trials.shape[1]} groups in "
             f"each of the {len(trials)} strata."
         )
-    return choose(
+    return select_tested(
         np.asarray(accuracy),
         np.asarray(unfairness),
         np.asarray(able),
-        wish=wish,
+        guarantee=guarantee,
         counts=counts,
         trials=trials,
         names=names,
@@ -185,7 +183,7 @@ def upper_limits(
 
     Returns:
         The limits. Cells of equal counts are computed once, so a simulation of many
-        samples is one call; cost about 10^7 operations per cell, memory O(m s g).
+        samples is one call; cost 128 beta quantiles per distinct cell, memory O(m s g).
 
     References:
         Berger, *Multiparameter hypothesis testing and acceptance sampling*,
@@ -194,20 +192,16 @@ def upper_limits(
     m, n_strata, n_groups = counts.shape
     safe = np.maximum(trials, 1)
     base = int(safe.max()) + 1
-    cells, row = np.unique(counts * base + safe, return_inverse=True)
-    # A power of two, so that there are few shapes to compile for.
-    size = max(_CELLS, 1 << (cells.size - 1).bit_length())
-    ones, of = (np.resize(a, size).astype(float) for a in divmod(cells, base))
-    low, high = _ends(ones, of, failure)
+    distinct, row = np.unique(counts * base + safe, return_inverse=True)
+    ones, of = (a.astype(float) for a in divmod(distinct, base))
+    low, high = _limits(ones, of, failure)
     row = row.reshape(counts.shape)
     rates = counts / safe
     gaps, limits = np.zeros((2, m, n_strata, n_groups, n_groups))
     for g in range(n_groups):
         for h in range(n_groups):
             if g != h:
-                below = binomial_limits.least_difference(
-                    low[row[..., h]], high[row[..., g]]
-                )
+                below = least_difference(low[row[..., h]], high[row[..., g]])
                 some = (trials[:, g] > 0) & (trials[:, h] > 0)
                 limits[..., g, h] = np.where(some, -below, 1)
                 gaps[..., g, h] = np.where(some, rates[..., g] - rates[..., h], 0)
@@ -218,12 +212,12 @@ def upper_limits(
     )
 
 
-def choose(
+def select_tested(
     accuracy: Float[np.ndarray, " m"],
     unfairness: Float[np.ndarray, " m"],
     able: Bool[np.ndarray, " m"],
     *,
-    wish: Wish,
+    guarantee: Guarantee,
     counts: Int[np.ndarray, "m s g"],
     trials: Int[np.ndarray, "s g"],
     names: Names | None = None,
@@ -234,20 +228,20 @@ def choose(
         accuracy: not of the safety set, as the next two.
         unfairness: likewise.
         able: the points to test, at least one.
-        wish: what is to be promised.
+        guarantee: what is asked for.
         counts: decisions of 1 in the cells of the safety set.
         trials: samples there.
         names: of the cells.
     """
-    failure = (1 - wish.confidence) / int(able.sum())
+    failure = (1 - guarantee.confidence) / int(able.sum())
     found = upper_limits(counts, trials, failure=failure)
-    passed = able & (found.high <= wish.limit)
+    passed = able & (found.high <= guarantee.limit)
     index = most_accurate(accuracy, unfairness, passed)
     high = np.where(able, found.high, 1.0)
     selection = Selection(index, passed, able, high, found.gap, "")
     names = names or _plain_names(*trials.shape)
-    words = _why(selection, found, wish, counts, trials, names, failure)
-    return selection._replace(reason=words)
+    reason = _reason(selection, found, guarantee, counts, trials, names, failure)
+    return selection._replace(reason=reason)
 
 
 def most_accurate(
@@ -255,24 +249,24 @@ def most_accurate(
     unfairness: Float[np.ndarray, " m"],
     passed: Bool[np.ndarray, " m"],
 ) -> int | None:
-    """The choice among those that passed, as `choose` has it."""
+    """The choice among those that passed, as `select_tested` has it."""
     if not passed.any():
         return None
     return int(np.lexsort((unfairness, -accuracy, ~passed))[0])
 
 
-def _why(
+def _reason(
     selection: Selection,
     found: GapLimits,
-    wish: Wish,
+    guarantee: Guarantee,
     counts: Int[np.ndarray, "m s g"],
     trials: Int[np.ndarray, "s g"],
     names: Names,
     failure: float,
 ) -> str:
     wanted = (
-        f"a largest gap of at most {wish.limit:g} with {100 * wish.confidence:g} % "
-        f"confidence"
+        f"a largest gap of at most {guarantee.limit:g} with "
+        f"{100 * guarantee.confidence:g} % confidence"
     )
     n_tested = int(selection.tested.sum())
     i = selection.chosen
@@ -301,44 +295,37 @@ def _why(
         f"{names[s][h]}, with {trials[s, g]:,} and {trials[s, h]:,} samples in the "
         f"safety set and rates of {rates[0]:.3f} and {rates[1]:.3f}."
     )
-    if found.gap[i] >= wish.limit:
+    if found.gap[i] >= guarantee.limit:
         return (
             f"{reason} Its gap there is {found.gap[i]:.3f} already: more samples will "
             f"not do, it takes a fairer point."
         )
-    needed = _samples_needed(rates, wish.limit, failure)
+    needed = _samples_needed(rates, guarantee.limit, failure)
     return f"{reason} At such rates it takes about {_about(needed)} samples of each."
 
 
 def _samples_needed(rates: Float[np.ndarray, "2"], limit: float, failure: float) -> int:
     """Samples of each of two cells for a difference of their rates within the limit.
 
-    To about 2 %, in two scans of as many numbers as are computed at once.
+    To about 2 %, in two scans.
     """
-    half = _CELLS // 2
-    sizes = np.geomspace(1, _MOST, half)
+    sizes = np.geomspace(1, _MAX_SAMPLES, _SCAN)
     for finer in (True, False):
-        low, high = _ends(np.outer(rates, sizes).ravel(), np.tile(sizes, 2), failure)
-        above = -binomial_limits.least_difference(low[half:], high[:half])
-        at = int((above <= limit).argmax()) if (above <= limit).any() else half - 1
+        low, high = _limits(np.outer(rates, sizes).ravel(), np.tile(sizes, 2), failure)
+        above = -least_difference(low[_SCAN:], high[:_SCAN])
+        at = int((above <= limit).argmax()) if (above <= limit).any() else _SCAN - 1
         if finer and at:
-            sizes = np.geomspace(sizes[at - 1], sizes[at], half)
+            sizes = np.geomspace(sizes[at - 1], sizes[at], _SCAN)
     return math.ceil(sizes[at])
 
 
-def _ends(
+def _limits(
     counts: Float[np.ndarray, " c"], trials: Float[np.ndarray, " c"], failure: float
 ) -> tuple[Float[np.ndarray, "c l"], Float[np.ndarray, "c l"]]:
-    """Both ends of the chance of every cell, on all levels of a gap."""
-    with jax.enable_x64(True):
-        # Above 1/2 the limits of a single chance stop to move anyway.
-        log = jnp.asarray(math.log(min(failure, 0.5)))
-        low, high = binomial_limits.both_ends(
-            jnp.asarray(counts),
-            jnp.asarray(trials),
-            binomial_limits.shared_levels(log),
-        )
-        return np.asarray(low), np.asarray(high)
+    """Both ends of the rate of every cell, on all levels of a gap."""
+    # Above 1/2 the limits of a single rate stop to move anyway.
+    levels = shared_levels(np.asarray(math.log(min(failure, 0.5))))
+    return rate_limits(counts, trials, levels)
 
 
 def _plain_names(n_strata: int, n_groups: int) -> Names:
@@ -352,7 +339,7 @@ def _points(n: int) -> str:
 
 def _about(n: int) -> str:
     """To two digits; nobody knows more of them."""
-    return f"{int(float(f'{n:.1e}')):,}" if n < _MOST else "a million, or more,"
+    return f"{int(float(f'{n:.1e}')):,}" if n < _MAX_SAMPLES else "a million, or more,"
 
 
 def _counts(
@@ -379,7 +366,7 @@ def _counts(
             f"`decisions` must be 0 or 1, but decisions[{i}, {j}] = {numbers[i, j]}. "
             f"Threshold scores first, for example with `scores > 0`."
         )
-    member = np.asarray(cell_counts.equal_members(cond)[0])
+    member = np.asarray(cells.equal_members(cond)[0])
     counts = np.zeros((m, n_strata, n_groups), np.int64)
     # Cell by cell: the product over all cells would be (m, s, g, n).
     for s, g in np.ndindex(n_strata, n_groups):

@@ -1,73 +1,14 @@
-"""Bounds: what a sample shows about the true unfairness of a model.
+"""Bounds on means of bounded values, and on risks of a whole class of models."""
 
-`metrics` is exact for the sample; the intervals here hold the true means, gaps and
-distances with a wanted probability, for every number of samples and every distribution.
-No interval rests on a normal approximation.
-
-Assumed throughout: given strata and groups, the samples of a cell are independent draws
-from that cell's population, and sample weights say nothing about their values (a mask,
-a random subsample; weights that correct for how the sample was drawn are not covered).
-The model is fixed before the sample is seen, or is any of `n_configurations` models
-that are: a choice made on this sample, such as that of a sweep on a validation set, is
-then covered (Bonferroni). Only `rademacher` holds for a model that was fitted on the
-very samples.
-
-A result makes two statements. With probability `confidence` all means hold at once, and
-with probability `confidence` all gaps, and so the largest, hold at once, over all
-strata. Both together hold with `2 confidence - 1`. A cell without samples says nothing:
-its interval is the whole range. Methods are functions; each is a guarantee, but taking
-the narrowest of several is not, unless they share `1 - confidence` between them.
-"""
-
-from typing import NamedTuple
-
-import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float, Real
+from jaxtyping import Array, ArrayLike, Real
 
+from .. import notions
 from ..arrays import checks
 from ..notions import Conditionals
-from ..notions import cells as _distributions
-from . import binomial_limits, sample_size
-from . import cells as _bounds_cells
-from .cells import Bound as Bound
-from .cells import MeanBounds as MeanBounds
-from .cells import Values
-from .sample_size import Number
-from .sample_size import binomial_width as binomial_width
-from .sample_size import empirical_bernstein_width as empirical_bernstein_width
-from .sample_size import hoeffding_width as hoeffding_width
-from .sample_size import ks_width as ks_width
-from .sample_size import rademacher_width as rademacher_width
-from .sample_size import samples_for as samples_for
-
-
-class KSBounds(NamedTuple):
-    """Bounds on distribution functions and their Kolmogorov-Smirnov distances.
-
-    Attributes:
-        bands: per cell, how far the sample's distribution function is from the true
-            one at most, in [0, 1]: a simultaneous band for all scores.
-        distances: per stratum and pair `(s, g, g)`.
-        largest: per stratum `(s,)`.
-    """
-
-    bands: Float[Array, "s g"]
-    distances: Bound
-    largest: Bound
-
-
-class RepairedKS(NamedTuple):
-    """Bounds on the distance of groups after the randomised barycenter map.
-
-    Attributes:
-        mean: on the expectation over calibration samples, per pair of groups.
-        high: on the distance itself with probability `confidence`, all pairs at once.
-    """
-
-    mean: Float[Array, "g g"]
-    high: Float[Array, "g g"]
+from . import cells, formulas
+from .cells import MeanBounds, Values
+from .formulas import Number
 
 
 def hoeffding(
@@ -117,20 +58,20 @@ def hoeffding(
         Hoeffding, *Probability inequalities for sums of bounded random variables*,
         JASA 1963, Theorem 2.
     """
-    _bounds_cells.check_level(confidence, n_configurations)
-    cond = _bounds_cells.widened(cond)
-    cells, span = _bounds_cells.summarise(values, cond, value_range)
-    n_cells, n_pairs, _ = _bounds_cells.numbers_of(cond.occupied)
+    formulas.check_level(confidence, n_configurations)
+    cond = cells.widened(cond)
+    sample, span = cells.summarise(values, cond, value_range)
+    n_cells, n_pairs, _ = cells.numbers_of(cond.occupied)
     settings = confidence, n_configurations, span.dtype
-    half = sample_size.hoeffding(
-        cells.squares, sample_size.log_events(2 * n_cells, *settings), span
+    half = formulas.hoeffding(
+        sample.squares, formulas.log_events(2 * n_cells, *settings), span
     )
-    of_pairs = sample_size.hoeffding(
-        _bounds_cells.pairs(cells.squares),
-        sample_size.log_events(2 * n_pairs, *settings),
+    of_pairs = formulas.hoeffding(
+        cells.pairs(sample.squares),
+        formulas.log_events(2 * n_pairs, *settings),
         span,
     )
-    return _bounds_cells.mean_bounds(cells, half, of_pairs, value_range)
+    return cells.mean_bounds(sample, half, of_pairs, value_range)
 
 
 def empirical_bernstein(
@@ -185,98 +126,23 @@ def empirical_bernstein(
         Maurer, Pontil, *Empirical Bernstein bounds and sample variance penalization*,
         COLT 2009, Theorems 3, 4 and 10.
     """
-    _bounds_cells.check_level(confidence, n_configurations)
-    cond = _bounds_cells.widened(cond)
-    cells, span = _bounds_cells.summarise(values, cond, value_range)
-    n_cells, n_pairs, n_compared = _bounds_cells.numbers_of(cond.occupied)
+    formulas.check_level(confidence, n_configurations)
+    cond = cells.widened(cond)
+    sample, span = cells.summarise(values, cond, value_range)
+    n_cells, n_pairs, n_compared = cells.numbers_of(cond.occupied)
     settings = confidence, n_configurations, span.dtype
 
-    log = sample_size.log_events(3 * n_cells, *settings)
-    sigma = sample_size.largest_deviation(cells.deviation, cells.members, log, span)
-    variance = cells.squares * jnp.square(sigma)
-    half = sample_size.bernstein(variance, cells.peak, log, span)
+    log = formulas.log_events(3 * n_cells, *settings)
+    sigma = formulas.largest_deviation(sample.deviation, sample.members, log, span)
+    variance = sample.squares * jnp.square(sigma)
+    half = formulas.bernstein(variance, sample.peak, log, span)
 
-    log = sample_size.log_events(2 * n_pairs + n_compared, *settings)
-    sigma = sample_size.largest_deviation(cells.deviation, cells.members, log, span)
-    variance = cells.squares * jnp.square(sigma)
-    peak = jnp.maximum(cells.peak[:, :, None], cells.peak[:, None, :])
-    of_pairs = sample_size.bernstein(_bounds_cells.pairs(variance), peak, log, span)
-    return _bounds_cells.mean_bounds(cells, half, of_pairs, value_range)
-
-
-def binomial(
-    decisions: Values,
-    cond: Conditionals,
-    *,
-    confidence: Number = 0.95,
-    n_configurations: Number = 1,
-) -> MeanBounds:
-    """Exact bounds on rates and their gaps, for decisions or any loss of 0 and 1.
-
-    Rates have the interval of Clopper and Pearson at `(1 - confidence) / (2 c k)` per
-    end, for `c` cells and `k` configurations. Gaps combine the exact p-values of both
-    cells: for the true rates `P(u v <= t) <= t (1 - log t)` (Fisher), so with
-    `t (1 - log t) = (1 - confidence) / (2 p k)` the lower end is the least difference
-    of rates that have `u v >= t`. (Derived here from those two facts; found by a scan
-    that errs to the wide side.) For two large cells of one rate, at 0.95, that is 3.2
-    standard deviations of a rate, where the difference of two intervals of Clopper and
-    Pearson has 4.5 and the normal approximation, which guarantees nothing, 2.8.
-
-    Args:
-        decisions: 0 or 1.
-        cond: from a notion; all members of a cell have the same weight, so masks are
-            welcome. For other weights take `hoeffding`.
-        confidence: in (0, 1), traced.
-        n_configurations: models among which one is chosen, traced.
-
-    Returns:
-        The bounds, in [0, 1] for rates and [-1, 1] for gaps. In float32 limits are
-        right to 5e-6 of their value up to 1e7 samples per cell. No gradient. Cost
-        O(s g n + s g^2), and some 10^7 operations per cell. Inside `jit`, a cell with
-        unequal weights or other values has the whole range.
-
-    Raises:
-        ValueError: for values other than 0 and 1, unequal weights inside a cell, a
-            confidence outside (0, 1), fewer than one configuration.
-
-    Example:
-        >>> from fairjax.notions import demographic_parity
-        >>> cond = demographic_parity(jnp.arange(20) % 2, n_groups=2)
-        >>> found = binomial(jnp.arange(20) % 2, cond)
-        >>> print(found.means.high[0].round(3), found.largest.low.round(3))
-        [0.355... 1. ] [0.506...]
-
-    References:
-        Clopper, Pearson, *The use of confidence or fiducial limits illustrated in the
-        case of the binomial*, Biometrika 1934; Fisher, *Statistical methods for
-        research workers*, 1932, on products of p-values.
-    """
-    _bounds_cells.check_level(confidence, n_configurations)
-    cond = _bounds_cells.widened(cond)
-    numbers = _distributions.floats(decisions, cond, "decisions")
-    _bounds_cells.check_binary(decisions)
-    member, alike = _bounds_cells.equal_members(cond)
-    good = jnp.where(member, ((numbers == 0) | (numbers == 1))[None, None], True)
-    sound = alike & good.all(axis=-1)
-
-    trials = member.sum(axis=-1).astype(numbers.dtype)
-    ones = (member & (numbers == 1)[None, None]).sum(axis=-1).astype(numbers.dtype)
-    n_cells, n_pairs, _ = _bounds_cells.numbers_of(cond.occupied)
-    settings = confidence, n_configurations, numbers.dtype
-    low, high, below = binomial_limits.limits(
-        ones,
-        trials,
-        -sample_size.log_events(2 * n_cells, *settings),
-        -sample_size.log_events(2 * n_pairs, *settings),
-    )
-    known = sound & cond.occupied
-    rates = ones / jnp.maximum(trials, 1)
-    means = Bound(rates, jnp.where(known, low, 0), jnp.where(known, high, 1))
-    below = jnp.where(_bounds_cells.both(known), below, -1)
-    gaps = _bounds_cells.antisymmetric(
-        rates, cond.occupied, below, -below.swapaxes(1, 2)
-    )
-    return MeanBounds(means, gaps, _bounds_cells.largest_of(gaps))
+    log = formulas.log_events(2 * n_pairs + n_compared, *settings)
+    sigma = formulas.largest_deviation(sample.deviation, sample.members, log, span)
+    variance = sample.squares * jnp.square(sigma)
+    peak = jnp.maximum(sample.peak[:, :, None], sample.peak[:, None, :])
+    of_pairs = formulas.bernstein(cells.pairs(variance), peak, log, span)
+    return cells.mean_bounds(sample, half, of_pairs, value_range)
 
 
 def rademacher(
@@ -355,170 +221,36 @@ def rademacher(
         and Gaussian complexities*, JMLR 2002; Mohri, Rostamizadeh, Talwalkar,
         *Foundations of machine learning*, 2018, Theorems 3.3 and 5.10, Lemma 5.7.
     """
-    _bounds_cells.check_level(confidence, n_configurations)
-    cond = _bounds_cells.widened(cond)
+    formulas.check_level(confidence, n_configurations)
+    cond = cells.widened(cond)
     if (radius is None) == (square_norms is None):
         raise ValueError("give exactly one of `radius` and `square_norms`.")
     for name, value in {"norm": norm, "lipschitz": lipschitz}.items():
         checks.check_nonnegative(value, name=name)
-    cells, span = _bounds_cells.summarise(losses, cond, value_range, name="losses")
-    n_cells, n_pairs, _ = _bounds_cells.numbers_of(cond.occupied)
+    sample, span = cells.summarise(losses, cond, value_range, name="losses")
+    n_cells, n_pairs, _ = cells.numbers_of(cond.occupied)
     settings = confidence, n_configurations, span.dtype
     if square_norms is None:
         checks.check_nonnegative(radius, name="radius")
-        lengths = cells.squares * jnp.square(_bounds_cells.cast(radius, span.dtype))
+        lengths = sample.squares * jnp.square(cells.cast(radius, span.dtype))
         events, times = 2, 1
     else:
         checks.check_nonnegative(square_norms, name="square_norms")
-        own = _distributions.floats(square_norms, cond, "square_norms")
+        own = notions.check_values(square_norms, cond, "square_norms")
         own = jnp.where(own >= 0, own, jnp.inf).astype(span.dtype)[None, None]
         weights = cond.weights.astype(span.dtype)
         lengths = jnp.where(weights > 0, jnp.square(weights) * own, 0).sum(axis=-1)
         events, times = 3, 3
-    slope, norm = (_bounds_cells.cast(a, span.dtype) for a in (lipschitz, norm))
+    slope, norm = (cells.cast(a, span.dtype) for a in (lipschitz, norm))
 
     def half(squares: Array, lengths: Array, n: Array) -> Array:
-        log = sample_size.log_events(events * n, *settings)
-        complexity = slope * norm * sample_size.root(lengths)
-        return 2 * complexity + times * sample_size.hoeffding(squares, log, span)
+        log = formulas.log_events(events * n, *settings)
+        complexity = slope * norm * formulas.sqrt(lengths)
+        return 2 * complexity + times * formulas.hoeffding(squares, log, span)
 
-    return _bounds_cells.mean_bounds(
-        cells,
-        half(cells.squares, lengths, n_cells),
-        half(_bounds_cells.pairs(cells.squares), _bounds_cells.pairs(lengths), n_pairs),
+    return cells.mean_bounds(
+        sample,
+        half(sample.squares, lengths, n_cells),
+        half(cells.pairs(sample.squares), cells.pairs(lengths), n_pairs),
         value_range,
     )
-
-
-def ks_distance(
-    scores: Values,
-    cond: Conditionals,
-    *,
-    confidence: Number = 0.95,
-    n_configurations: Number = 1,
-) -> KSBounds:
-    """Bounds on the distance of groups' score distributions, and on every threshold.
-
-    The distribution function of each cell is within `e = sqrt(log(2 c k / (1 -
-    confidence)) / 2 n)` of the sample's, everywhere and in all `c` cells at once, so
-    the distance of two is within `e + e'` of that of the samples. The distance is the
-    largest gap of selection rates over all thresholds: a threshold chosen on this
-    sample is covered without further ado.
-
-    Args:
-        scores: real outputs of a model, ties included.
-        cond: from a notion; all members of a cell have the same weight, so masks are
-            welcome. (The constant of DKW holds for no others.)
-        confidence: in (0, 1), traced.
-        n_configurations: models among which one is chosen, traced.
-
-    Returns:
-        The bounds, in [0, 1]; both statements are one here, since distances follow
-        from bands. Cost O(n log n + s g^2 n), memory O(s g n). Inside `jit`, a cell
-        with unequal weights or a NaN has the whole range.
-
-    Raises:
-        ValueError: for scores that are not finite or not one per sample, unequal
-            weights inside a cell, a confidence outside (0, 1), fewer than one
-            configuration.
-
-    Example:
-        >>> from fairjax.notions import demographic_parity
-        >>> cond = demographic_parity(jnp.arange(2000) // 1000, n_groups=2)
-        >>> found = ks_distance(jnp.arange(2000), cond)
-        >>> print(found.bands.round(3), found.largest.low.round(3))
-        [[0.047 0.047]] [0.906]
-
-    References:
-        Massart, *The tight constant in the Dvoretzky-Kiefer-Wolfowitz inequality*,
-        Annals of Probability 1990: `P(sup |F_n - F| > e) <= 2 exp(-2 n e^2)`.
-    """
-    _bounds_cells.check_level(confidence, n_configurations)
-    cond = _bounds_cells.widened(cond)
-    scores = _distributions.floats(scores, cond, "scores")
-    member, alike = _bounds_cells.equal_members(cond)
-    bad = (member & jnp.isnan(scores)[None, None]).any(axis=-1)
-    known = cond.occupied & alike & ~bad
-
-    n_cells, _, _ = _bounds_cells.numbers_of(cond.occupied)
-    log = sample_size.log_events(
-        2 * n_cells, confidence, n_configurations, scores.dtype
-    )
-    n = jnp.where(known, member.sum(axis=-1), 1).astype(scores.dtype)
-    bands = sample_size.hoeffding(1 / n, log, jnp.ones((), n.dtype))
-    bands = jnp.where(known, jnp.minimum(bands, 1), 1)
-
-    order = jnp.argsort(scores)
-    ordered = scores[order]
-    last = jnp.append(ordered[1:] != ordered[:-1], True)[: ordered.size]
-    levels = _distributions.levels(cond.weights[..., order], cond.occupied)
-    levels = levels.astype(scores.dtype)
-
-    distances = _distances(levels, last)
-    distances = jnp.where(_bounds_cells.both(cond.occupied), distances, 0)
-    sure, off = _bounds_cells.both(known), ~jnp.eye(n.shape[1], dtype=bool)[None]
-    spare = jnp.where(off, _bounds_cells.pairs(bands), 0)
-    low = jnp.where(sure, jnp.maximum(distances - spare, 0), 0)
-    high = jnp.where(sure, jnp.minimum(distances + spare, 1), jnp.where(off, 1.0, 0.0))
-    bound = Bound(distances, low, high)
-    return KSBounds(bands, bound, _bounds_cells.largest_of(bound))
-
-
-def repaired_ks(
-    counts: Real[ArrayLike, " g"], *, confidence: Number = 0.95
-) -> RepairedKS:
-    """P2's guarantee: how far apart the randomised barycenter map can leave groups.
-
-    With `m` and `m'` calibration rows for `F` in two groups, over the calibration data
-    `E[KS] <= sqrt(pi / 2) (m^-1/2 + m'^-1/2)`, and `KS <= e + e'` for all pairs of `g`
-    groups with probability `confidence`, where `e = sqrt(log(2 g / (1 - confidence)) /
-    2 m)`. No labels, no assumption on the scores, atoms included. P2 proves the rate;
-    `barycenters.fit_map` derives these constants. The distance is the true one of a map
-    fitted with a `key`; to bound that of any other map, give `ks_distance` fresh rows.
-
-    Args:
-        counts: calibration rows that serve `F`, of equal weight:
-            `jnp.diff(fitted.cdf)[:, 0]`.
-        confidence: in (0, 1), traced.
-
-    Returns:
-        Both bounds, in [0, 1] and 0 on the diagonal; 1 for a group without rows.
-
-    Raises:
-        ValueError: for negative counts and a confidence outside (0, 1).
-
-    Example:
-        >>> found = repaired_ks(jnp.array([10_000, 10_000]))
-        >>> print(f"{found.mean[0, 1]:.3f}, {found.high[0, 1]:.3f}")
-        0.025, 0.030
-
-    References:
-        Chzhen et al. (P2), *Fair regression with Wasserstein barycenters*, NeurIPS
-        2020.
-    """
-    _bounds_cells.check_level(confidence, 1)
-    checks.check_nonnegative(counts, name="counts")
-    m = _bounds_cells.cast(counts, jax.dtypes.canonicalize_dtype(float))
-    log = sample_size.log_events(2 * m.size, confidence, 1, m.dtype)
-    inverse = jnp.where(m > 0, 1 / jnp.where(m > 0, m, 1), jnp.inf)
-    off = ~jnp.eye(m.size, dtype=bool)
-
-    def of_pairs(each: Array) -> Array:
-        return jnp.where(off, jnp.minimum(each[:, None] + each[None], 1), 0)
-
-    mean = of_pairs(jnp.sqrt(np.pi / 2 * inverse))
-    return RepairedKS(mean, of_pairs(jnp.sqrt(inverse * (log / 2))))
-
-
-@jax.jit
-def _distances(
-    levels: Float[Array, "s g n"], last: Bool[Array, " n"]
-) -> Float[Array, "s g g"]:
-    """Largest differences of distribution functions, read after each jump."""
-
-    def distances_from(group: Array) -> Array:
-        gaps = jnp.abs(levels - levels[:, group, None])
-        return jnp.where(last[None, None], gaps, 0).max(axis=-1, initial=0)
-
-    # One group at a time, so that memory stays O(s g n).
-    return jax.lax.map(distances_from, jnp.arange(levels.shape[1])).swapaxes(0, 1)

@@ -1,23 +1,22 @@
-"""Half-widths of the bounds as formulas in the number of samples, and their inverse.
+"""Plans of a study: the half-widths of the bounds, and the samples that they take.
 
-`bounds` applies the formulas to the cells of a sample. The public `*_width` functions
-apply them to a study that is only planned: `n_groups` groups in each of `n_strata`
-strata, and `n` samples of equal weight in every cell.
+The formulas are those of the bounds, for a study that is only planned: `n_groups`
+groups in each of `n_strata` strata, and `n` samples of equal weight in every cell.
 """
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Int, Real
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from ..arrays import checks
-from . import binomial_limits
+from . import formulas
+from .binomial import limits
+from .formulas import Number
 
-Number = float | Real[ArrayLike, ""]
 Width = Callable[[Float[Array, ""]], Float[Array, ""]]
-_MOST = 2**31 - 1
+_MAX_SAMPLES = 2**31 - 1
 
 
 def samples_for(
@@ -50,11 +49,13 @@ def samples_for(
     def search(wanted: Float[Array, ""]) -> Int[Array, ""]:
         def halve(_: Array, ends: tuple[Array, Array]) -> tuple[Array, Array]:
             few, enough = ends
-            middle = enough - (enough - few) // 2
-            good = width(middle.astype(wanted.dtype)) <= wanted
-            return jnp.where(good, few, middle), jnp.where(good, middle, enough)
+            centre = enough - (enough - few) // 2
+            good = width(centre.astype(wanted.dtype)) <= wanted
+            return jnp.where(good, few, centre), jnp.where(good, centre, enough)
 
-        return jax.lax.fori_loop(0, 31, halve, (jnp.int32(0), jnp.int32(_MOST)))[1]
+        return jax.lax.fori_loop(0, 31, halve, (jnp.int32(0), jnp.int32(_MAX_SAMPLES)))[
+            1
+        ]
 
     return jax.vmap(search)(wanted.reshape(-1)).reshape(wanted.shape)
 
@@ -94,11 +95,11 @@ def hoeffding_width(
         0.0500
     """
     checks.check_nonnegative(n, name="n", positive=True)
-    check_ends(value_range)
+    formulas.check_ends(value_range)
     n, low, high = _floats(n, *value_range)
     pairs, _ = _comparisons(n_groups, n_strata)
-    log = log_events(2 * pairs, confidence, n_configurations, n.dtype)
-    return hoeffding(2 / n, log, high - low)
+    log = formulas.log_events(2 * pairs, confidence, n_configurations, n.dtype)
+    return formulas.hoeffding(2 / n, log, high - low)
 
 
 def empirical_bernstein_width(
@@ -137,12 +138,12 @@ def empirical_bernstein_width(
     """
     checks.check_nonnegative(n, name="n", positive=True)
     checks.check_nonnegative(deviation, name="deviation")
-    check_ends(value_range)
+    formulas.check_ends(value_range)
     n, low, high, deviation = _floats(n, *value_range, deviation)
     pairs, cells = _comparisons(n_groups, n_strata)
-    log = log_events(2 * pairs + cells, confidence, n_configurations, n.dtype)
-    upper = largest_deviation(deviation, n, log, high - low)
-    return bernstein(2 / n * jnp.square(upper), 1 / n, log, high - low)
+    log = formulas.log_events(2 * pairs + cells, confidence, n_configurations, n.dtype)
+    upper = formulas.largest_deviation(deviation, n, log, high - low)
+    return formulas.bernstein(2 / n * jnp.square(upper), 1 / n, log, high - low)
 
 
 def binomial_width(
@@ -180,9 +181,9 @@ def binomial_width(
     checks.check_fraction(rate, name="rate")
     n, rate = _floats(n, rate)
     pairs, _ = _comparisons(n_groups, n_strata)
-    log = log_events(2 * pairs, confidence, n_configurations, n.dtype)
-    both = jnp.stack([n, n])
-    _, _, below = binomial_limits.limits(rate * both, both, -log, -log)
+    log = formulas.log_events(2 * pairs, confidence, n_configurations, n.dtype)
+    sizes = jnp.stack([n, n])
+    _, _, below = limits(rate * sizes, sizes, -log, -log)
     return jnp.maximum(-below[0, 1], 0)
 
 
@@ -228,14 +229,14 @@ def rademacher_width(
     given = {"norm": norm, "radius": radius, "lipschitz": lipschitz}
     for name, value in given.items():
         checks.check_nonnegative(value, name=name)
-    check_ends(value_range)
+    formulas.check_ends(value_range)
     n, low, high, norm, radius, lipschitz = _floats(
         n, *value_range, norm, radius, lipschitz
     )
     pairs, _ = _comparisons(n_groups, n_strata)
-    log = log_events(2 * pairs, confidence, n_configurations, n.dtype)
+    log = formulas.log_events(2 * pairs, confidence, n_configurations, n.dtype)
     complexity = lipschitz * norm * radius * jnp.sqrt(2 / n)
-    return 2 * complexity + hoeffding(2 / n, log, high - low)
+    return 2 * complexity + formulas.hoeffding(2 / n, log, high - low)
 
 
 def ks_width(
@@ -246,7 +247,7 @@ def ks_width(
     confidence: Number = 0.95,
     n_configurations: Number = 1,
 ) -> Float[Array, ""]:
-    """Half-width of the distances of `bounds.ks_distance`, in [0, 1].
+    """Half-width of the distances of `bounds.dkw`, in [0, 1].
 
     `2 sqrt(log(2 c k / (1 - confidence)) / 2 n)` for `c` cells and `k` configurations.
 
@@ -272,83 +273,8 @@ def ks_width(
     checks.check_nonnegative(n, name="n", positive=True)
     (n,) = _floats(n)
     _, cells = _comparisons(n_groups, n_strata)
-    log = log_events(2 * cells, confidence, n_configurations, n.dtype)
-    return 2 * hoeffding(1 / n, log, jnp.ones((), n.dtype))
-
-
-def check_level(confidence: Number, n_configurations: Number) -> None:
-    """Raises `ValueError` for a confidence or a number of models out of range."""
-    if checks.concrete(confidence) and not 0 < float(np.asarray(confidence)) < 1:
-        raise ValueError(f"`confidence` must lie in (0, 1), but is {confidence}.")
-    few = checks.concrete(n_configurations) and not np.asarray(n_configurations) >= 1
-    if few:
-        raise ValueError(
-            f"`n_configurations` must be at least 1, but is {n_configurations}."
-        )
-
-
-def check_ends(value_range: tuple[Number, Number]) -> None:
-    """Raises `ValueError` for a range that is infinite, empty or turned around."""
-    if not checks.concrete(value_range):
-        return
-    low, high = (float(np.asarray(end)) for end in value_range)
-    if not (np.isfinite(low) and np.isfinite(high) and low < high):
-        raise ValueError(
-            f"`value_range` must be (low, high), finite and low < high, but is "
-            f"({low}, {high})."
-        )
-
-
-def log_events(
-    n_events: int | Real[Array, ""],
-    confidence: Number,
-    n_configurations: Number,
-    dtype: jnp.dtype,
-) -> Float[Array, ""]:
-    """`log(1 / d)` where each of the events may have probability `d` (Bonferroni)."""
-    check_level(confidence, n_configurations)
-    # A number of Python is subtracted from 1 before it is rounded to `dtype`.
-    failure = jnp.asarray(1 - confidence).astype(dtype)
-    events = jnp.maximum(jnp.asarray(n_events, dtype), 1)
-    models = jnp.asarray(n_configurations, dtype)
-    return jnp.log(events) + jnp.log(models) - jnp.log(failure)
-
-
-def hoeffding(
-    squares: Float[Array, "*a"], log: Float[Array, ""], span: Float[Array, ""]
-) -> Float[Array, "*a"]:
-    """Deviation of a weighted sum with these sums of squared weights."""
-    return span * root(squares * (log / 2))
-
-
-def largest_deviation(
-    deviation: Float[Array, "*a"],
-    n: Float[Array, "*a"],
-    log: Float[Array, ""],
-    span: Float[Array, ""],
-) -> Float[Array, "*a"]:
-    """Upper bound on the true standard deviation, at most half the range.
-
-    References:
-        Maurer, Pontil 2009, Theorem 10: `sigma <= s + range sqrt(2 log(1/d) / (n-1))`.
-    """
-    spare = span * jnp.sqrt(2 * log / jnp.where(n > 1, n - 1, 1))
-    return jnp.where(n > 1, jnp.minimum(deviation + spare, span / 2), span / 2)
-
-
-def bernstein(
-    variance: Float[Array, "*a"],
-    peak: Float[Array, "*a"],
-    log: Float[Array, ""],
-    span: Float[Array, ""],
-) -> Float[Array, "*a"]:
-    """Deviation of a weighted sum of this variance and largest weight (Bennett)."""
-    return root(2 * log * variance) + span * peak * log / 3
-
-
-def root(x: Float[Array, "*a"]) -> Float[Array, "*a"]:
-    """Square root, with gradient 0 at 0."""
-    return jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1)), 0)
+    log = formulas.log_events(2 * cells, confidence, n_configurations, n.dtype)
+    return 2 * formulas.hoeffding(1 / n, log, jnp.ones((), n.dtype))
 
 
 def _comparisons(n_groups: int, n_strata: int) -> tuple[int, int]:

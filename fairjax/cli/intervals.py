@@ -1,7 +1,7 @@
 """How well the test part knows the gaps of a sweep: exact limits, without a model.
 
 For decisions they are those of `bounds.binomial`, for real labels those of
-`bounds.ks_distance`, from the rates and counts that a frontier keeps. Limits of rates
+`bounds.dkw`, from the rates and counts that a frontier keeps. Limits of rates
 take a search each, so only the points that are shown get one.
 """
 
@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .. import frontiers
-from ..bounds import binomial_limits, cells, sample_size
+from ..bounds import cells, formulas
+from ..bounds.binomial import limits
 
 CONFIDENCE = 0.95
 _ROWS = 24  # A batch has this length or a multiple, so that one program serves.
@@ -54,9 +55,9 @@ def _exact(
 ) -> Float[Array, "2 r"]:
     """As `bounds.binomial` does, for many points; the largest over strata and pairs."""
     _, pairs, _ = cells.numbers_of(trials > 0)
-    log = sample_size.log_events(2 * pairs, CONFIDENCE, 1, ones.dtype)
+    log = formulas.log_events(2 * pairs, CONFIDENCE, 1, ones.dtype)
     trials = jnp.broadcast_to(trials[None], ones.shape)
-    *_, below = binomial_limits.limits(ones, trials, -log, -log)
+    *_, below = limits(ones, trials, -log, -log)
 
     def largest(rates: Float[Array, "s g"], below: Float[Array, "s g g"]):
         occupied = jnp.ones(rates.shape, bool)
@@ -70,6 +71,6 @@ def _exact(
 def _widest(trials: Float[np.ndarray, "s g"]) -> Float[Array, ""]:
     """How far a Kolmogorov-Smirnov distance may be off, at most over all pairs."""
     n = jnp.asarray(trials)
-    log = sample_size.log_events(2 * n.size, CONFIDENCE, 1, n.dtype)
-    bands = sample_size.hoeffding(1 / n, log, jnp.ones((), n.dtype))
+    log = formulas.log_events(2 * n.size, CONFIDENCE, 1, n.dtype)
+    bands = formulas.hoeffding(1 / n, log, jnp.ones((), n.dtype))
     return jnp.sort(bands, axis=1)[:, -2:].sum(axis=1).max()

@@ -19,7 +19,7 @@ from jax.lax import Precision
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
 from ..arrays import checks
-from ..arrays.clouds import as_clouds
+from ..arrays.samples import as_clouds
 from .ott_solver import device_varying, solve_transport
 
 

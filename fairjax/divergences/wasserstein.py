@@ -9,7 +9,7 @@ from jax.lax import Precision
 from jaxtyping import Array, ArrayLike, Bool, Float, Key, Real, UInt32
 
 from ..arrays import checks
-from ..arrays.clouds import Clouds, as_clouds
+from ..arrays.samples import Clouds, as_clouds
 
 
 def wasserstein_1d(

@@ -3,26 +3,27 @@
 Decisions are 0 or 1, scores are real; an audit of either compares the cells of a
 notion, so sample weights and masks are already inside `cond`. Every number is exact for
 the sample: no grid, no smoothing. It says little about the population where cells are
-small: `interval=Bootstrap(key)` resamples the sample and returns an `Estimate`, and
+small: `interval(max_gap, decisions, cond, bootstrap=Bootstrap(key))` resamples it, and
 `bounds` holds for every sample size. A group without members cannot show a gap: look at
 `cond.occupied` before reading 0 as fair.
 """
 
-from .bootstrapping import Bootstrap as Bootstrap
-from .bootstrapping import Estimate as Estimate
-from .bootstrapping import Interval as Interval
-from .bootstrapping import bootstrap as bootstrap
-from .measures import Audit as Audit
+from .audit import Audit as Audit
+from .audit import audit as audit
+from .bootstrap import Bootstrap as Bootstrap
+from .bootstrap import Estimate as Estimate
+from .bootstrap import Interval as Interval
+from .bootstrap import bootstrap as bootstrap
+from .bootstrap_statistics import interval as interval
+from .distributions import ks_distance as ks_distance
+from .distributions import price_of_fairness as price_of_fairness
+from .distributions import wasserstein as wasserstein
 from .rates import Numbers as Numbers
 from .rates import Scalar as Scalar
 from .rates import Table as Table
 from .rates import accuracy as accuracy
-from .rates import audit as audit
 from .rates import balanced_accuracy as balanced_accuracy
 from .rates import group_means as group_means
-from .rates import ks_distance as ks_distance
 from .rates import max_gap as max_gap
 from .rates import min_ratio as min_ratio
-from .rates import price_of_fairness as price_of_fairness
-from .rates import wasserstein as wasserstein
 from .streaming import audit_stream as audit_stream

@@ -1,63 +1,30 @@
-"""Audits: how accurate and how unequal decisions and scores are.
-
-Decisions are 0 or 1, scores are real; an audit of either compares the cells of a
-notion, so sample weights and masks are already inside `cond`. Every number is exact for
-the sample: no grid, no smoothing. It says little about the population where cells are
-small: `interval=Bootstrap(key)` resamples the sample and returns an `Estimate`, and
-`bounds` holds for every sample size. A group without members cannot show a gap: look at
-`cond.occupied` before reading 0 as fair.
-"""
-
-from collections.abc import Callable
-from typing import Any, Literal, overload
+"""Rates: accuracies of decisions, means per cell, their gaps and ratios."""
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float, Real, Shaped
+from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from .. import notions
 from ..arrays import checks
 from ..notions import Conditionals
-from ..notions import cells as _distributions
-from . import bootstrap_statistics, bootstrapping, measures
-from .bootstrapping import Bootstrap as Bootstrap
-from .bootstrapping import Estimate as Estimate
-from .bootstrapping import Interval as Interval
-from .bootstrapping import bootstrap as bootstrap
-from .measures import Audit as Audit
-from .streaming import audit_stream as audit_stream
 
 Numbers = Real[ArrayLike, " n"] | Bool[ArrayLike, " n"]
 Scalar = Float[Array, ""]
 Table = Float[Array, "s g"]
 
 
-@overload
-def accuracy(
-    decisions: Numbers, labels: Numbers, *, weights: Numbers | None = None
-) -> Scalar: ...
-@overload
 def accuracy(
     decisions: Numbers,
     labels: Numbers,
     *,
     weights: Numbers | None = None,
-    interval: Bootstrap,
-) -> Estimate: ...
-def accuracy(
-    decisions: Numbers,
-    labels: Numbers,
-    *,
-    weights: Numbers | None = None,
-    interval: Bootstrap | None = None,
-) -> Scalar | Estimate:
+) -> Scalar:
     """Share of decisions that equal the label, in [0, 1]; cost O(n).
 
     Args:
         decisions: 0 or 1; threshold scores first, `scores > 0`.
         labels: 0 or 1.
         weights: non-negative sample weights, or a mask.
-        interval: how to resample; with it, the result is an `Estimate`.
 
     Returns:
         The weighted share; 0 when all weights are 0.
@@ -69,39 +36,21 @@ def accuracy(
         >>> accuracy(jnp.array([1, 0, 0]), jnp.array([1, 1, 0])).round(4).item()
         0.6667...
     """
-    checks.check_length(decisions, n=np.size(labels), name="decisions", to="labels")
-    positive = measures.binary(labels, "labels")
-    right = measures.binary(decisions, "decisions") == positive
-    cond = measures.everyone(right.shape[0], weights)
-    return _of_means(measures.middle, right, cond, interval)
+    return _mean_of_means(*accuracy_values(decisions, labels, weights=weights))
 
 
-@overload
-def balanced_accuracy(
-    decisions: Numbers, labels: Numbers, *, weights: Numbers | None = None
-) -> Scalar: ...
-@overload
 def balanced_accuracy(
     decisions: Numbers,
     labels: Numbers,
     *,
     weights: Numbers | None = None,
-    interval: Bootstrap,
-) -> Estimate: ...
-def balanced_accuracy(
-    decisions: Numbers,
-    labels: Numbers,
-    *,
-    weights: Numbers | None = None,
-    interval: Bootstrap | None = None,
-) -> Scalar | Estimate:
+) -> Scalar:
     """Mean of the accuracies among negatives and among positives, in [0, 1]; cost O(n).
 
     Args:
         decisions: 0 or 1.
         labels: 0 or 1; a label that does not occur is left out of the mean.
         weights: non-negative sample weights, or a mask.
-        interval: how to resample; with it, the result is an `Estimate`.
 
     Returns:
         The mean; 0 when all weights are 0.
@@ -117,28 +66,10 @@ def balanced_accuracy(
         Brodersen et al., *The balanced accuracy and its posterior distribution*, ICPR
         2010.
     """
-    checks.check_length(decisions, n=np.size(labels), name="decisions", to="labels")
-    positive = measures.binary(labels, "labels")
-    right = measures.binary(decisions, "decisions") == positive
-    cond = notions.conditional_parity(
-        jnp.zeros(positive.shape[0], jnp.int32),
-        positive.astype(jnp.int32),
-        n_groups=1,
-        n_strata=2,
-        weights=weights,
-    )
-    return _of_means(measures.middle, right, cond, interval)
+    return _mean_of_means(*balanced_values(decisions, labels, weights=weights))
 
 
-@overload
-def group_means(values: Numbers, cond: Conditionals) -> Table: ...
-@overload
-def group_means(
-    values: Numbers, cond: Conditionals, *, interval: Bootstrap
-) -> Estimate: ...
-def group_means(
-    values: Numbers, cond: Conditionals, *, interval: Bootstrap | None = None
-) -> Table | Estimate:
+def group_means(values: Numbers, cond: Conditionals) -> Table:
     """Mean of the values in every cell [values].
 
     With decisions these are selection rates under `demographic_parity`, true positive
@@ -148,7 +79,6 @@ def group_means(
     Args:
         values: one number per sample.
         cond: from a notion.
-        interval: how to resample; with it, the result is an `Estimate`.
 
     Returns:
         The means, 0 where a cell is empty (see `cond.occupied`); cost O(s g n).
@@ -162,18 +92,11 @@ def group_means(
         >>> group_means(jnp.array([1, 0, 1]), cond).tolist()
         [[0.5, 1.0, 0.0]]
     """
-    return _of_means(measures.each, values, cond, interval)
+    values = notions.check_values(values, cond, "values")
+    return notions.cell_means(values, cond)
 
 
-@overload
-def max_gap(values: Numbers, cond: Conditionals) -> Scalar: ...
-@overload
-def max_gap(
-    values: Numbers, cond: Conditionals, *, interval: Bootstrap
-) -> Estimate: ...
-def max_gap(
-    values: Numbers, cond: Conditionals, *, interval: Bootstrap | None = None
-) -> Scalar | Estimate:
+def max_gap(values: Numbers, cond: Conditionals) -> Scalar:
     """Largest difference of means between two groups of a stratum [values].
 
     With decisions: the demographic parity difference, the difference of equal
@@ -183,7 +106,6 @@ def max_gap(
         values: one number per sample.
         cond: from a notion; empty cells are left out, whereas some libraries count the
             true positive rate of a group without positives as 0.
-        interval: how to resample; with it, the result is an `Estimate`.
 
     Returns:
         A number >= 0; 0 when no stratum has two occupied cells. Cost O(s g n).
@@ -200,24 +122,16 @@ def max_gap(
     References:
         Donini et al., NeurIPS 2018, Definition 1 and the DEO of its experiments.
     """
-    return _of_means(measures.gap, values, cond, interval)
+    values = notions.check_values(values, cond, "values")
+    return mean_gap(notions.cell_means(values, cond), cond.occupied)
 
 
-@overload
-def min_ratio(values: Numbers, cond: Conditionals) -> Scalar: ...
-@overload
-def min_ratio(
-    values: Numbers, cond: Conditionals, *, interval: Bootstrap
-) -> Estimate: ...
-def min_ratio(
-    values: Numbers, cond: Conditionals, *, interval: Bootstrap | None = None
-) -> Scalar | Estimate:
+def min_ratio(values: Numbers, cond: Conditionals) -> Scalar:
     """Smallest ratio of means between two groups of a stratum, in [0, 1].
 
     Args:
         values: non-negative, one per sample, such as decisions.
         cond: from a notion; empty cells are left out.
-        interval: how to resample; with it, the result is an `Estimate`.
 
     Returns:
         1 is parity. A stratum whose means are all 0 treats its groups alike, so its
@@ -238,268 +152,89 @@ def min_ratio(
         ratio and the four-fifths rule.
     """
     checks.check_nonnegative(values, name="values")
-    return _of_means(measures.ratio, values, cond, interval)
+    values = notions.check_values(values, cond, "values")
+    return mean_ratio(notions.cell_means(values, cond), cond.occupied)
 
 
-@overload
-def ks_distance(scores: Numbers, cond: Conditionals) -> Scalar: ...
-@overload
-def ks_distance(
-    scores: Numbers, cond: Conditionals, *, interval: Bootstrap
-) -> Estimate: ...
-def ks_distance(
-    scores: Numbers, cond: Conditionals, *, interval: Bootstrap | None = None
-) -> Scalar | Estimate:
-    """Largest distance of two groups' distribution functions, in [0, 1].
-
-    It is the largest demographic parity difference that any threshold can produce, and
-    depends on the order of the scores only, so its gradient is 0.
-
-    Args:
-        scores: real outputs of a model; ties are treated as such.
-        cond: from a notion; empty cells are left out.
-        interval: how to resample; with it, the result is an `Estimate`.
-
-    Returns:
-        The two-sample Kolmogorov-Smirnov statistic, largest over pairs and strata; 0
-        when no stratum has two occupied cells. Cost O(n log n + s g n), memory
-        O(s g n).
-
-    Raises:
-        ValueError: for scores that are not finite, or not one per sample of `cond`.
-
-    Example:
-        >>> from fairjax.notions import demographic_parity
-        >>> cond = demographic_parity(jnp.array([0, 0, 1, 1]), n_groups=2)
-        >>> ks_distance(jnp.array([1.0, 2.0, 2.0, 3.0]), cond).item()
-        0.5
-
-    References:
-        Chzhen et al., *Fair regression with Wasserstein barycenters*, NeurIPS 2020,
-        whose experiments measure unfairness so.
-    """
-    scores = _distributions.floats(scores, cond, "scores")
-    found = measures.ks(scores, cond)
-    return _with(interval, found, bootstrap_statistics.ks, (scores, cond))
+def mean_of_means(
+    means: Float[Array, "s g"], occupied: Bool[Array, "s g"]
+) -> Float[Array, ""]:
+    """Mean of the means of occupied cells."""
+    total = jnp.where(occupied, means, 0).sum()
+    return total / jnp.maximum(occupied.sum(), 1).astype(means.dtype)
 
 
-@overload
-def wasserstein(
-    scores: Numbers, cond: Conditionals, *, p: Literal[1, 2] = 1
-) -> Scalar: ...
-@overload
-def wasserstein(
-    scores: Numbers, cond: Conditionals, *, p: Literal[1, 2] = 1, interval: Bootstrap
-) -> Estimate: ...
-def wasserstein(
-    scores: Numbers,
-    cond: Conditionals,
-    *,
-    p: Literal[1, 2] = 1,
-    interval: Bootstrap | None = None,
-) -> Scalar | Estimate:
-    """Largest p-Wasserstein distance of two groups' scores [score].
-
-    Args:
-        scores: real outputs of a model.
-        cond: from a notion; empty cells are left out.
-        p: static; 1 is the area between the quantile functions, 2 the root of their
-            mean squared difference.
-        interval: how to resample; with it, the result is an `Estimate`.
-
-    Returns:
-        A number >= 0, exact for unequal weights and sizes; 0 when no stratum has two
-        occupied cells. Differentiable almost everywhere, with 0 as the gradient at 0.
-        Rounding of the weights moves it by up to `eps ** (1 / p)` of the scores' range
-        (3e-4 for p = 2 in float32); equally weighted samples are spared that.
-        Cost O(n log n + s g^2 n), memory O(s g n).
-
-    Raises:
-        ValueError: for scores that are not finite, or not one per sample of `cond`;
-            for another `p`; for a sample in two groups of one stratum.
-
-    Example:
-        >>> from fairjax.notions import demographic_parity
-        >>> cond = demographic_parity(jnp.array([0, 0, 1, 1]), n_groups=2)
-        >>> wasserstein(jnp.array([1.0, 2.0, 5.0, 3.0]), cond).item()
-        2.5
-
-    References:
-        Peyre, Cuturi, *Computational optimal transport*, 2019, chapter 2, on measures
-        on the line.
-    """
-    if p not in (1, 2):
-        raise ValueError(f"`p` must be 1 or 2, but is {p!r}.")
-    scores = _distributions.floats(scores, cond, "scores")
-    found = measures.transport(scores, cond, p)
-    resampled = bootstrap_statistics.area if p == 1 else bootstrap_statistics.root
-    return _with(interval, found, resampled, (scores, cond))
+def mean_gap(
+    means: Float[Array, "s g"], occupied: Bool[Array, "s g"]
+) -> Float[Array, ""]:
+    """Largest difference of means between two groups of a stratum."""
+    top, bottom = notions.cell_extremes(means, occupied)
+    return (top - bottom).max(initial=0)
 
 
-@overload
-def price_of_fairness(
-    scores: Numbers,
-    groups: Shaped[ArrayLike, " n"],
-    *,
-    n_groups: int,
-    weights: Numbers | None = None,
-) -> Scalar: ...
-@overload
-def price_of_fairness(
-    scores: Numbers,
-    groups: Shaped[ArrayLike, " n"],
-    *,
-    n_groups: int,
-    weights: Numbers | None = None,
-    interval: Bootstrap,
-) -> Estimate: ...
-def price_of_fairness(
-    scores: Numbers,
-    groups: Shaped[ArrayLike, " n"],
-    *,
-    n_groups: int,
-    weights: Numbers | None = None,
-    interval: Bootstrap | None = None,
-) -> Scalar | Estimate:
-    """Least mean squared change of the scores that gives demographic parity [score^2].
-
-    It is `sum_g p_g W2^2(nu_g, barycenter)`, with the groups' shares `p_g` as weights
-    of the barycenter too. When the scores are the regression function E[Y | X, S], it
-    is the excess risk of the best fair predictor; for any other scores it measures the
-    change only. Atoms (tied scores) may have to be split at random to attain it.
-    `barycenters.price` finds the same number from a fitted map, in O(n) memory; this
-    one audits scores, and has a gradient in the weights.
-
-    Args:
-        scores: real outputs of a model.
-        groups: codes in `[0, n_groups)`.
-        n_groups: static.
-        weights: non-negative sample weights, or a mask.
-        interval: how to resample; with it, the result is an `Estimate`.
-
-    Returns:
-        A number >= 0, at most the variance of the scores; cost O(n log n + g n).
-
-    Raises:
-        ValueError: for scores that are not finite or not one per group code, for codes
-            out of range and for bad weights.
-
-    Example:
-        >>> scores, groups = jnp.array([0.0, 2.0, 4.0, 6.0]), jnp.array([0, 0, 1, 1])
-        >>> price_of_fairness(scores, groups, n_groups=2).item()
-        4.0
-
-    References:
-        Chzhen et al., *Fair regression with Wasserstein barycenters*, NeurIPS 2020,
-        Theorem 2.3.
-    """
-    cond = notions.demographic_parity(groups, n_groups=n_groups, weights=weights)
-    table = _distributions.quantiles(scores, cond)
-    everyone = measures.everyone(cond.weights.shape[-1], weights).weights[0]
-    mass = jnp.where(cond.weights[0] > 0, everyone, 0)
-    shares = mass.sum(axis=-1)
-    found = measures.price(table.values, table.widths, shares)
-    found = found * table.unit * table.unit
-    scores = _distributions.floats(scores, cond, "scores")
-    return _with(interval, found, bootstrap_statistics.price, (scores, cond, mass))
+def mean_ratio(
+    means: Float[Array, "s g"], occupied: Bool[Array, "s g"]
+) -> Float[Array, ""]:
+    """Smallest ratio of means between two groups of a stratum; 0/0 is 1."""
+    top, bottom = notions.cell_extremes(means, occupied)
+    some = top >= jnp.finfo(top.dtype).tiny
+    return jnp.where(some, bottom / jnp.where(some, top, 1), 1).min(initial=1)
 
 
-@overload
-def audit(
-    scores: Numbers,
-    labels: Numbers,
-    groups: Shaped[ArrayLike, " n"],
-    *,
-    n_groups: int,
-    threshold: float | Float[Array, ""] = 0.0,
-    weights: Numbers | None = None,
-) -> Audit: ...
-@overload
-def audit(
-    scores: Numbers,
-    labels: Numbers,
-    groups: Shaped[ArrayLike, " n"],
-    *,
-    n_groups: int,
-    threshold: float | Float[Array, ""] = 0.0,
-    weights: Numbers | None = None,
-    interval: Bootstrap,
-) -> Estimate: ...
-def audit(
-    scores: Numbers,
-    labels: Numbers,
-    groups: Shaped[ArrayLike, " n"],
-    *,
-    n_groups: int,
-    threshold: float | Float[Array, ""] = 0.0,
-    weights: Numbers | None = None,
-    interval: Bootstrap | None = None,
-) -> Audit | Estimate:
-    """All numbers for a classifier whose decisions are `scores > threshold`.
+def accuracy_values(
+    decisions: Numbers, labels: Numbers, *, weights: Numbers | None = None
+) -> tuple[Float[Array, " n"], Conditionals]:
+    """1 for right decisions, all samples in one cell."""
+    right, _ = _right(decisions, labels)
+    cond = everyone(right.shape[0], weights)
+    return right.astype(cond.weights.dtype), cond
 
-    Args:
-        scores: real outputs of a model; for bare decisions pass `threshold=0.5`.
-        labels: 0 or 1; 1 is the favourable outcome.
-        groups: codes in `[0, n_groups)`.
-        n_groups: static.
-        threshold: what a score must exceed.
-        weights: non-negative sample weights, or a mask.
-        interval: how to resample; with it, the result is an `Estimate`.
 
-    Returns:
-        The audit; cost O(n log n + g^2 n).
-
-    Raises:
-        ValueError: for scores or a threshold that are not finite, labels other than 0
-            and 1, codes out of range, bad weights, or lengths that differ.
-
-    Example:
-        >>> numbers = audit(jnp.array([1.0, -1.0, 2.0]), jnp.array([1, 1, 1]),
-        ...     jnp.array([0, 0, 1]), n_groups=2)
-        >>> numbers.equal_opportunity.item(), numbers.counts.tolist()
-        (0.5, [[0, 0], [2, 1]])
-    """
-    checks.check_finite(threshold, name="threshold")
-    positive = measures.binary(labels, "labels")
-    parity = notions.demographic_parity(groups, n_groups=n_groups, weights=weights)
-    n = parity.weights.shape[-1]
-    checks.check_length(positive, n=n, name="labels", to="groups")
-    scores = _distributions.floats(scores, parity, "scores")
-    decisions = scores > jnp.asarray(threshold).astype(scores.dtype)
-    mass = measures.everyone(n, weights).weights[0, 0]
-    cells = measures.tabulated(decisions, positive, parity.weights[0] > 0)
-    table = jnp.where(cells, mass[None, None, None], 0)
-    found = measures.gathered(
-        table.sum(axis=-1),
-        ks=measures.ks(scores, parity),
-        wasserstein=measures.transport(scores, parity, 1),
-        counts=cells.sum(axis=(2, 3)),
+def balanced_values(
+    decisions: Numbers, labels: Numbers, *, weights: Numbers | None = None
+) -> tuple[Float[Array, " n"], Conditionals]:
+    """1 for right decisions, and a cell for each label."""
+    right, positive = _right(decisions, labels)
+    cond = notions.conditional_parity(
+        jnp.zeros(positive.shape[0], jnp.int32),
+        positive.astype(jnp.int32),
+        n_groups=1,
+        n_strata=2,
+        weights=weights,
     )
-    return _with(interval, found, bootstrap_statistics.audit, (scores, parity, table))
+    return right.astype(cond.weights.dtype), cond
 
 
-def _of_means(
-    measure: bootstrap_statistics.Measure,
-    values: ArrayLike,
-    cond: Conditionals,
-    interval: Bootstrap | None,
-) -> Any:
-    """A measure of cell means, and its interval."""
-    values = _distributions.floats(values, cond, "values")
-    found = measure(measures.means(values, cond), cond.occupied)
-    gaps = measure in (measures.gap, measures.ratio)
-    needed = bootstrap_statistics.compared if gaps else bootstrap_statistics.all_cells
-    resampled = bootstrap_statistics.of_means(measure, needed)
-    return _with(interval, found, resampled, (values, cond))
+def everyone(n: int, weights: ArrayLike | None) -> Conditionals:
+    """All samples as one group: its row is the weights, normalised."""
+    zeros = jnp.zeros(n, jnp.int32)
+    return notions.demographic_parity(zeros, n_groups=1, weights=weights)
 
 
-def _with(
-    interval: Bootstrap | None,
-    found: Any,
-    resampled: Callable[..., bootstrapping.Statistic],
-    data: tuple[Any, ...],
-) -> Any:
-    """The number itself, or with an interval when one is asked for."""
-    if interval is None:
-        return found
-    return bootstrapping.estimate(found, resampled, data, interval, n=len(data[0]))
+def binary(values: ArrayLike, name: str) -> Bool[Array, " n"]:
+    """Checks that values are 0 or 1, one per sample, and returns which are 1."""
+    checks.check_length(values, n=np.size(values), name=name)
+    checks.check_finite(values, name=name)
+    if checks.concrete(values):
+        numbers = np.asarray(values)
+        bad = np.flatnonzero((numbers != 0) & (numbers != 1))
+        if bad.size:
+            raise ValueError(
+                f"`{name}` must be 0 or 1, but {name}[{bad[0]}] = {numbers[bad[0]]}. "
+                f"Threshold scores first, for example with `scores > 0`."
+            )
+    values = jnp.asarray(values)
+    return values if values.dtype == bool else values == 1
+
+
+def _mean_of_means(values: Float[Array, " n"], cond: Conditionals) -> Scalar:
+    return mean_of_means(notions.cell_means(values, cond), cond.occupied)
+
+
+def _right(
+    decisions: Numbers, labels: Numbers
+) -> tuple[Bool[Array, " n"], Bool[Array, " n"]]:
+    """Samples whose decision equals the label, and those with label 1."""
+    checks.check_length(decisions, n=np.size(labels), name="decisions", to="labels")
+    positive = binary(labels, "labels")
+    return binary(decisions, "decisions") == positive, positive

@@ -11,11 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, Real, Shaped
 
-from .. import notions
+from .. import barycenters, notions
 from ..arrays import checks
-from ..barycenters import sketches
-from . import measures
-from .measures import Audit
+from . import rates
+from .audit import Audit, audit_of_mass
 
 
 def audit_stream(
@@ -29,9 +28,9 @@ def audit_stream(
     """`audit` of rows that do not fit into memory, in one pass.
 
     Counts are exact, and so is every number that comes from them: all but the
-    distances of scores. Those come from a histogram per group (see `sketches`). `ks` is
-    exact at its edges, and so too small by no more than `rank_error`. `wasserstein`
-    moves the scores of a bin to their mean.
+    distances of scores. Those come from a histogram per group (see
+    `barycenters.Sketch`). `ks` is exact at its edges, and so too small by no more than
+    `rank_error`. `wasserstein` moves the scores of a bin to their mean.
 
     Args:
         chunks: read once; each is `(scores, labels, groups)` or `(scores, labels,
@@ -71,7 +70,7 @@ def audit_stream(
         scores, labels, groups = (np.asarray(a) for a in chunk[:3])
         place = f"chunk {number}: "
         checks.check_finite(scores, name=f"{place}scores")
-        positive = np.asarray(measures.binary(labels, f"{place}labels")).astype(int)
+        positive = np.asarray(rates.binary(labels, f"{place}labels")).astype(int)
         checks.check_groups(groups, n_groups=n_groups, name=f"{place}groups")
         weights = np.asarray(chunk[3] if len(chunk) > 3 else np.ones(len(groups)))
         named = {"scores": scores, "labels": positive, "weights": weights}
@@ -96,10 +95,10 @@ def audit_stream(
             # Edges are scores too, and as such in the precision of the scores.
             given = np.asarray(edges).astype(own).astype(np.float64)
             with jax.enable_x64(True):
-                empty = sketches.init(given, n_groups=n_groups)
+                empty = barycenters.init_sketch(given, n_groups=n_groups)
         # Single precision would lose rows next to 2^24 others of the same chunk.
         with jax.enable_x64(True):
-            sketch = sketches.update(
+            sketch = barycenters.update_sketch(
                 empty, scores.astype(np.float64), groups, weights=weights
             )
         bins = bins + np.asarray(sketch.counts)
@@ -113,11 +112,11 @@ def audit_stream(
     _check_bins(bins, offsets, rank_error)
     # A power of 2, so that sums of weights that float32 cannot hold do no harm.
     unit = 2.0 ** -np.frexp(mass.sum())[1]
-    whole = sketches.Sketch(
+    whole = barycenters.Sketch(
         *(jnp.asarray(a, dtype) for a in (empty.edges, bins * unit, offsets * unit))
     )
     places = np.tile(np.arange(bins.shape[1]), n_groups)
-    found = _condensed(
+    found = _audit_of_bins(
         jnp.asarray(mass * unit, dtype), whole, jnp.asarray(places, dtype)
     )
     return found._replace(counts=_integers(counts))
@@ -125,10 +124,10 @@ def audit_stream(
 
 def _floating(scores: Shaped[np.ndarray, " n"]) -> np.dtype:
     """The precision in which JAX holds scores, float32 at least."""
-    held = jax.dtypes.canonicalize_dtype(scores.dtype)
-    if not jnp.issubdtype(held, jnp.floating):
+    dtype = jax.dtypes.canonicalize_dtype(scores.dtype)
+    if not jnp.issubdtype(dtype, jnp.floating):
         return jax.dtypes.canonicalize_dtype(float)
-    return np.dtype(np.float32) if held.itemsize < 4 else held
+    return np.dtype(np.float32) if dtype.itemsize < 4 else dtype
 
 
 def _integers(counts: Int[np.ndarray, "2 g"]) -> Int[Array, "2 g"]:
@@ -140,9 +139,9 @@ def _integers(counts: Int[np.ndarray, "2 g"]) -> Int[Array, "2 g"]:
 
 
 @jax.jit
-def _condensed(
+def _audit_of_bins(
     mass: Float[Array, "2 g 2"],
-    sketch: sketches.Sketch,
+    sketch: barycenters.Sketch,
     places: Float[Array, " _"],
 ) -> Audit:
     """The audit of few samples with weights: one for each label, group and decision.
@@ -152,14 +151,14 @@ def _condensed(
     bits, are left to the caller.
     """
     n_groups = sketch.counts.shape[0]
-    means, owners = sketches.bin_means(sketch)
+    means, owners = barycenters.bin_means(sketch)
     parity = notions.demographic_parity(
         owners, n_groups=n_groups, weights=sketch.counts.ravel()
     )
-    return measures.gathered(
+    return audit_of_mass(
         mass,
-        ks=measures.ks(places, parity),
-        wasserstein=measures.transport(means.ravel(), parity, 1),
+        ks=notions.max_ks_distance(places, parity),
+        wasserstein=notions.max_wasserstein(means.ravel(), parity, 1),
         counts=jnp.zeros(mass.shape[:2], jnp.int32),
     )
 

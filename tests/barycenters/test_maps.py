@@ -179,7 +179,7 @@ def test_group_with_one_member_and_constant_scores(randomised, data):
     constant = bary.fit_map(np.full(N, 3, np.float32), groups, n_groups=G, key=key)
     fair = bary.apply_map(constant, data[0], groups, key=key)
     np.testing.assert_array_equal(fair, np.full(N, 3, np.float32))
-    assert bary.price(constant) == 0
+    assert bary.excess_risk(constant) == 0
     assert bary.repair_for(constant, unfairness=0.0) == 0
     assert bary.repair_for(constant, excess_risk=0.0) == 1
 
@@ -197,7 +197,7 @@ def test_float32_scores_of_any_scale(variant, scale, data):
     np.testing.assert_array_equal(fair(scores * scale), scale * fair(scores))
     fitted = bary.fit_map(scores, groups, n_groups=G)
     scaled = bary.fit_map(scores * scale, groups, n_groups=G)
-    wanted = bary.price(fitted) / 9
+    wanted = bary.excess_risk(fitted) / 9
     np.testing.assert_allclose(bary.repair_for(fitted, unfairness=wanted), 2 / 3)
     if scale < 2.0**60:  # of which the square is still a number
         found = bary.repair_for(scaled, unfairness=wanted * scale**2)
@@ -217,7 +217,7 @@ def test_the_largest_numbers_do_not_overflow(variant, definition, rng):
         fair = bary.apply_map(fitted, scores, groups, repair=t, variant=variant)
         expected = (1 - t) * scores.astype(float) + t * exact
         np.testing.assert_allclose(fair, expected, rtol=1e-5, atol=1e-5 * largest)
-    assert not np.isnan(bary.price(fitted))
+    assert not np.isnan(bary.excess_risk(fitted))
 
 
 @variants
@@ -329,7 +329,7 @@ def test_price_is_the_variance_around_the_barycenter(weighted, rng):
     )
     around = np.square(quantiles - shares @ quantiles)
     expected = shares @ around @ np.diff(levels)
-    assert bary.price(fitted) == pytest.approx(expected, rel=1e-5)
+    assert bary.excess_risk(fitted) == pytest.approx(expected, rel=1e-5)
     other = metrics.price_of_fairness(scores, groups, n_groups=G, weights=weights)
     assert other == pytest.approx(expected, rel=1e-5)
 
@@ -338,7 +338,7 @@ def test_repair_is_the_geodesic(rng):
     groups = np.arange(N) % G
     scores = (rng.normal(size=N) * (1 + groups) + groups).astype(np.float32)
     fitted = bary.fit_map(scores, groups, n_groups=G)
-    whole = float(bary.price(fitted))
+    whole = float(bary.excess_risk(fitted))
 
     def variance(scores):  # W2 variance; for equal sizes, mean over sorted members
         return np.var([np.sort(scores[groups == s]) for s in range(G)], axis=0).mean()
@@ -405,7 +405,7 @@ def test_gradients_equal_finite_differences(x64, rng):
         fitted = bary.fit_map(scores, groups, n_groups=G)
         fair = bary.apply_map(fitted, rows, row_groups, repair=repair)
         wanted = bary.repair_for(fitted, unfairness=0.01)
-        return jnp.sum(jnp.sin(fair)) + bary.price(fitted) + wanted
+        return jnp.sum(jnp.sin(fair)) + bary.excess_risk(fitted) + wanted
 
     point = (jnp.asarray(scores), jnp.asarray(rows), jnp.asarray(0.7))
     gradients = jax.jit(jax.grad(objective, argnums=(0, 1, 2)))(*point)
@@ -517,7 +517,7 @@ def test_trouble_inside_jit_is_nan_in_exactly_those_rows(data):
         broken = list(good)
         broken[argument] = value
         assert np.isnan(apply(fit(*broken), rows, row_groups, 1.0)).all()
-        assert np.isnan(bary.price(fit(*broken)))
+        assert np.isnan(bary.excess_risk(fit(*broken)))
     # Of weight 0, a row may hold anything.
     masked = fit(good[0].at[5].set(jnp.nan), good[1], good[2].at[5].set(0), 0.0)
     assert np.isnan(apply(masked, rows, row_groups, 1.0)).sum() == 4

@@ -11,11 +11,11 @@ import pytest
 import scipy.optimize
 import scipy.stats
 
-from fairjax import datasets, frontiers, metrics, notions, sweeps
-from fairjax.bounds import guarantee as _guarantees
+from fairjax import bounds, datasets, frontiers, metrics, notions, sweeps
+from fairjax.bounds import guarantee
 
 REPEATS, M = 1000, 20
-WISH = (0.25, 0.95)
+GUARANTEE = (0.25, 0.95)
 # Of 1,000 repetitions, exceeded once in a thousand such tests if 5 % were the truth.
 MOST = scipy.stats.binom.ppf(0.999, REPEATS, 0.05)
 
@@ -41,7 +41,7 @@ def test_upper_limits_are_those_of_their_definition(failure):
     counts = np.array(
         [[[4, 31, 100], [0, 20, 800]], [[40, 299, 899], [30, 8, 800]]], np.int64
     )
-    found = _guarantees.upper_limits(counts, trials, failure=failure)
+    found = guarantee.upper_limits(counts, trials, failure=failure)
     for i in range(2):
         pairs, gaps = {}, {}
         for s, (g, h) in itertools.product(
@@ -63,7 +63,7 @@ def test_a_gap_above_the_limit_passes_with_no_more_than_the_level(limit):
     """Exact: all outcomes of two cells, over a grid of true rates at the limit."""
     trials, failure = np.array([[31, 24]]), 0.1
     counts = np.array(list(np.ndindex(32, 25)))[:, None]
-    found = _guarantees.upper_limits(counts, trials, failure=failure)
+    found = guarantee.upper_limits(counts, trials, failure=failure)
     within = (found.high <= limit).reshape(32, 25)
     shares = []
     for rate in np.linspace(0, 1 - limit, 41):
@@ -78,9 +78,9 @@ def test_a_gap_above_the_limit_passes_with_no_more_than_the_level(limit):
 def test_cells_of_equal_counts_do_not_change_the_limits(rng):
     trials = np.array([[50, 60], [50, 400]])
     counts = rng.binomial(trials, 0.4, size=(9, 2, 2))
-    whole = _guarantees.upper_limits(counts, trials, failure=0.01)
+    whole = guarantee.upper_limits(counts, trials, failure=0.01)
     for i in range(9):
-        alone = _guarantees.upper_limits(counts[i : i + 1], trials, failure=0.01)
+        alone = guarantee.upper_limits(counts[i : i + 1], trials, failure=0.01)
         for one, other in zip(whole, alone, strict=True):
             np.testing.assert_array_equal(one[i], other[0])
 
@@ -92,11 +92,11 @@ def promises(rng, trials, rates, *, accuracy, failure):
     """The point promised in each repetition, -1 for none; points are independent."""
     trials, rates = np.asarray(trials), np.asarray(rates)
     counts = rng.binomial(trials, rates, size=(REPEATS, *rates.shape))
-    found = _guarantees.upper_limits(
+    found = guarantee.upper_limits(
         counts.reshape(-1, *trials.shape), trials, failure=failure
     )
-    within = (found.high <= WISH[0]).reshape(REPEATS, -1)
-    chosen = [_guarantees.most_accurate(accuracy, 0 * accuracy, own) for own in within]
+    within = (found.high <= GUARANTEE[0]).reshape(REPEATS, -1)
+    chosen = [guarantee.most_accurate(accuracy, 0 * accuracy, own) for own in within]
     return np.array([-1 if i is None else i for i in chosen])
 
 
@@ -117,7 +117,7 @@ def rates_of(notion, gaps):
 
 @pytest.mark.parametrize("notion", TRIALS)
 def test_false_promises_are_no_more_than_stated(notion, rng):
-    limit, confidence = WISH
+    limit, confidence = GUARANTEE
     rates = rates_of(notion, np.full(M, limit + 1e-6))
     accuracy = rng.uniform(size=M)
     options = {"trials": TRIALS[notion], "rates": rates, "accuracy": accuracy}
@@ -131,7 +131,7 @@ def test_false_promises_are_no_more_than_stated(notion, rng):
 
 @pytest.mark.parametrize("notion", TRIALS)
 def test_points_well_below_the_limit_are_promised(notion, rng):
-    rates = rates_of(notion, np.repeat([0.01, WISH[0] + 0.01], M // 2))
+    rates = rates_of(notion, np.repeat([0.01, GUARANTEE[0] + 0.01], M // 2))
     accuracy = np.arange(M) / M  # the unfair ones are more accurate
     trials = TRIALS[notion]
     chosen = promises(rng, trials, rates, accuracy=accuracy, failure=0.05 / M)
@@ -151,13 +151,16 @@ def safety(rng, *, n=900, m=6):
     return groups, labels, decisions
 
 
-def selected(decisions, cond, guarantee=(0.2, 0.9), **changes):
+def selected(decisions, cond, asked=(0.2, 0.9), **changes):
     m = len(decisions)
     options: dict[str, Any] = {
         "accuracy": np.linspace(0.8, 0.85, m),
         "unfairness": np.ones(m),
     } | changes
-    return sweeps.select(**options, guarantee=guarantee, decisions=decisions, cond=cond)
+    limit, confidence = asked
+    return bounds.select_guaranteed(
+        **options, decisions=decisions, cond=cond, limit=limit, confidence=confidence
+    )
 
 
 def test_select_is_the_test_that_is_simulated(rng):
@@ -168,8 +171,8 @@ def test_select_is_the_test_that_is_simulated(rng):
         inside = (labels == s) & (groups == g)
         counts[:, s, g], trials[s, g] = decisions[:, inside].sum(1), inside.sum()
     able = np.array([True, True, False, True, True, True])
-    expected = _guarantees.upper_limits(counts, trials, failure=0.1 / 5)
-    found = selected(decisions, cond, guarantee=(0.25, 0.9), valid=able)
+    expected = guarantee.upper_limits(counts, trials, failure=0.1 / 5)
+    found = selected(decisions, cond, (0.25, 0.9), valid=able)
     high = np.where(able, expected.high, 1)
     np.testing.assert_allclose(found.high, high, rtol=1e-12)
     np.testing.assert_array_equal(found.tested, able)
@@ -226,7 +229,7 @@ def test_the_reason_is_for_a_person(rng):
     for n, enough in ((1.06 * needed, True), (0.92 * needed, False)):
         trials = np.full((1, 2), round(n))
         counts = np.array([[[0.25 * n, 5 / 17 * n]]]).round().astype(np.int64)
-        high = _guarantees.upper_limits(counts, trials, failure=0.025).high
+        high = guarantee.upper_limits(counts, trials, failure=0.025).high
         assert (high[0] <= 0.05) == enough
     found = selected(decisions[1:], cond, (0.05, 0.95))
     assert "Its gap there is 1.000 already: more samples will not do" in found.reason
@@ -248,11 +251,9 @@ def test_a_cell_without_samples_promises_nothing():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"guarantee": (0.0, 0.95)}, "`guarantee` is .* but its limit is 0.0"),
-        ({"guarantee": (0.1, 1.0)}, "`guarantee` is .* but its confidence is 1.0"),
-        ({"guarantee": (np.nan, 0.9)}, "its limit is nan"),
-        ({"guarantee": None}, "`decisions` has no use without `guarantee`"),
-        ({"cond": None}, "`guarantee` needs `decisions`, .* and `cond`"),
+        ({"limit": 0.0}, r"`limit` must be in \(0, 1\), but is 0.0"),
+        ({"confidence": 1.0}, r"`confidence` must be in \(0, 1\), but is 1.0"),
+        ({"limit": np.nan}, "`limit` must be .* but is nan"),
         ({"decisions": np.zeros((2, 7))}, "a row for each of the 3 points"),
         ({"decisions": np.full((3, 8), 0.5)}, r"but decisions\[0, 0\] = 0.5"),
         ({"decisions": np.full((3, 8), np.nan)}, "must be 0 or 1"),
@@ -263,9 +264,9 @@ def test_a_cell_without_samples_promises_nothing():
 @pytest.mark.usefixtures("untyped")
 def test_bad_arguments_are_refused_at_the_door(change, message):
     cond = notions.demographic_parity(np.arange(8) % 2, n_groups=2)
-    given = {"guarantee": (0.1, 0.9), "decisions": np.zeros((3, 8)), "cond": cond}
+    given = {"decisions": np.zeros((3, 8)), "cond": cond, "limit": 0.1}
     with pytest.raises(ValueError, match=message):
-        sweeps.select(np.ones(3), np.ones(3), **given | change)
+        bounds.select_guaranteed(np.ones(3), np.ones(3), **given | change)
 
 
 def test_conditionals_that_promise_nothing_are_refused(rng):
@@ -350,10 +351,10 @@ def test_what_adult_can_promise():
     )
     columns = found.cv_accuracy, found.cv_unfairness
     given = {"decisions": scores.T > 0, "cond": cond}
-    promised = sweeps.select(*columns, guarantee=(0.12, 0.95), **given)
+    promised = bounds.select_guaranteed(*columns, limit=0.12, **given)
     assert promised.chosen is not None
     assert found.test_unfairness[promised.chosen] <= 0.12
     assert not promised.passed[found.unconstrained]
-    refused = sweeps.select(*columns, guarantee=(0.02, 0.95), **given)
+    refused = bounds.select_guaranteed(*columns, limit=0.02, **given)
     assert refused.chosen is None
     assert "353" in refused.reason

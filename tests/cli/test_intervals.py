@@ -75,7 +75,7 @@ def test_real_labels_have_the_limits_of_their_distance(found, rng):
     groups = np.arange(n) % 3 // 2
     scores = rng.normal(size=n) + groups
     cond = notions.demographic_parity(jnp.asarray(groups), n_groups=2)
-    largest = bounds.ks_distance(jnp.asarray(scores, jnp.float32), cond).largest
+    largest = bounds.dkw(jnp.asarray(scores, jnp.float32), cond).largest
     seen = np.asarray(largest.estimate)
     real = found._replace(
         test_rates=np.full((1, 1, 2), np.nan),

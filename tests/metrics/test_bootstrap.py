@@ -10,9 +10,9 @@ import pytest
 import scipy.stats
 
 from fairjax import metrics, notions
-from fairjax.metrics.bootstrap_statistics import all_cells, of_means
-from fairjax.metrics.bootstrapping import _compiled
-from fairjax.metrics.measures import each
+from fairjax.metrics.bootstrap import compiled_interval
+from fairjax.metrics.bootstrap_statistics import compared, means_statistic
+from fairjax.metrics.rates import mean_gap
 
 N = 40
 METHODS = "percentile", "bca"
@@ -106,7 +106,7 @@ def test_interval_matches_scipy(method, rng):
     )  # fmt: skip
     cond = one_group(np.zeros(60, int), weights=weights)
     how = metrics.Bootstrap(jax.random.key(0), draws=6000, level=0.9, method=method)
-    mine = metrics.group_means(x, cond, interval=how)
+    mine = metrics.interval(metrics.group_means, x, cond, bootstrap=how)
     expected = theirs.confidence_interval
     # An end from 6,000 draws has a standard error of 0.03 of the estimate's.
     atol = 0.13 * theirs.standard_error
@@ -115,24 +115,29 @@ def test_interval_matches_scipy(method, rng):
     np.testing.assert_allclose(mine.high[0, 0], expected.high, atol=atol)
 
 
-def every_metric(data, weights, interval):
-    """All metrics; with an interval, or of one vector of weights."""
+def every_metric(data, weights, bootstrap):
+    """All metrics; with intervals, or of one vector of weights."""
     scores, labels, groups = data
-    shared = {} if interval is None else {"interval": interval}
     parity = notions.demographic_parity(groups, n_groups=3, weights=weights)
     odds = notions.equalized_odds(groups, labels, n_groups=3, weights=weights)
-    own = {"weights": weights, **shared}
+    own = {"weights": weights}
+    calls = {
+        "accuracy": (metrics.accuracy, scores > 0, labels, own),
+        "balanced": (metrics.balanced_accuracy, scores > 0, labels, own),
+        "means": (metrics.group_means, scores, odds, {}),
+        "gap": (metrics.max_gap, scores, odds, {}),
+        "ratio": (metrics.min_ratio, scores > 0, parity, {}),
+        "ks": (metrics.ks_distance, scores, odds, {}),
+        "w1": (metrics.wasserstein, scores, odds, {}),
+        "w2": (metrics.wasserstein, scores, odds, {"p": 2}),
+        "price": (metrics.price_of_fairness, scores, groups, {"n_groups": 3, **own}),
+        "audit": (metrics.audit, scores, labels, groups, {"n_groups": 3, **own}),
+    }
+    if bootstrap is None:
+        return {name: fn(*args, **own) for name, (fn, *args, own) in calls.items()}
     return {
-        "accuracy": metrics.accuracy(scores > 0, labels, **own),
-        "balanced": metrics.balanced_accuracy(scores > 0, labels, **own),
-        "means": metrics.group_means(scores, odds, **shared),
-        "gap": metrics.max_gap(scores, odds, **shared),
-        "ratio": metrics.min_ratio(scores > 0, parity, **shared),
-        "ks": metrics.ks_distance(scores, odds, **shared),
-        "w1": metrics.wasserstein(scores, odds, **shared),
-        "w2": metrics.wasserstein(scores, odds, p=2, **shared),
-        "price": metrics.price_of_fairness(scores, groups, n_groups=3, **own),
-        "audit": metrics.audit(scores, labels, groups, n_groups=3, **own),
+        name: metrics.interval(fn, *args, bootstrap=bootstrap, **own)
+        for name, (fn, *args, own) in calls.items()
     }
 
 
@@ -181,13 +186,13 @@ def test_value_is_that_without_interval_and_jit_equals_eager(rng):
     values, groups = rng.normal(size=N), np.arange(N) % 2
     cond = notions.demographic_parity(groups, n_groups=2)
     how = metrics.Bootstrap(jax.random.key(0), draws=50)
-    eager = metrics.max_gap(values, cond, interval=how)
+    eager = metrics.interval(metrics.max_gap, values, cond, bootstrap=how)
     assert eager.value == metrics.max_gap(values, cond)
-    again = metrics.max_gap(values, cond, interval=how)
+    again = metrics.interval(metrics.max_gap, values, cond, bootstrap=how)
     np.testing.assert_array_equal(eager, again)
 
     def found(how):
-        return metrics.max_gap(values, cond, interval=how)
+        return metrics.interval(metrics.max_gap, values, cond, bootstrap=how)
 
     np.testing.assert_allclose(jax.jit(found)(how), eager, rtol=1e-6)
     keys = jax.random.split(jax.random.key(5), 3)
@@ -204,11 +209,15 @@ def test_interval_moves_with_the_values(method, rng):
     values = rng.exponential(size=N)
     cond = one_group(np.zeros(N, int))
     how = metrics.Bootstrap(jax.random.key(0), draws=200, method=method)
-    before = np.array(metrics.group_means(values, cond, interval=how))
+    before = np.array(
+        metrics.interval(metrics.group_means, values, cond, bootstrap=how)
+    )
     for scale, shift in ((3.0, 2.0), (1e-30, 0.0), (1e30, 0.0)):
-        moved = metrics.group_means(scale * values + shift, cond, interval=how)
+        moved = metrics.interval(
+            metrics.group_means, scale * values + shift, cond, bootstrap=how
+        )
         np.testing.assert_allclose(moved, before * scale + shift, rtol=1e-5)
-    mirrored = metrics.group_means(-values, cond, interval=how)
+    mirrored = metrics.interval(metrics.group_means, -values, cond, bootstrap=how)
     np.testing.assert_allclose(mirrored.low, -before[2], rtol=1e-5)
 
 
@@ -216,13 +225,17 @@ def test_masked_samples_leave_the_distribution_of_the_subset(rng):
     values, groups = rng.normal(size=100), np.arange(100) % 2
     how = metrics.Bootstrap(jax.random.key(0), draws=4000)
     cond = notions.demographic_parity(groups, n_groups=2)
-    subset = np.array(metrics.group_means(values, cond, interval=how))
+    subset = np.array(
+        metrics.interval(metrics.group_means, values, cond, bootstrap=how)
+    )
     mask = np.append(np.ones(100), np.zeros(60))
     padded = notions.demographic_parity(
         np.append(groups, np.zeros(60, int)), n_groups=2, weights=mask
     )
     both = np.append(values, np.full(60, 1e9))
-    masked = np.array(metrics.group_means(both, padded, interval=how))
+    masked = np.array(
+        metrics.interval(metrics.group_means, both, padded, bootstrap=how)
+    )
     np.testing.assert_allclose(masked[0], subset[0], rtol=1e-6)
     width = (subset[2] - subset[1]).max()
     np.testing.assert_allclose(masked, subset, atol=0.06 * width)
@@ -234,15 +247,17 @@ def test_draws_without_a_cell_are_left_out_and_do_not_count_as_zero(rng):
     groups = np.append(np.zeros(57, int), [1, 1, 1])
     cond = notions.demographic_parity(groups, n_groups=3)
     how = metrics.Bootstrap(jax.random.key(0), draws=2000, method="percentile")
-    means = metrics.group_means(values, cond, interval=how)
+    means = metrics.interval(metrics.group_means, values, cond, bootstrap=how)
     assert means.low[0, 1] == 10
     assert means.high[0, 1] == 12
     # A group that the sample lacks says 0, as the value does.
     assert means.low[0, 2] == means.high[0, 2] == 0
-    gap = metrics.max_gap(values, cond, interval=how)
+    gap = metrics.interval(metrics.max_gap, values, cond, bootstrap=how)
     assert 9 < gap.low < gap.value < gap.high < 13
     labels = np.arange(60) % 2
-    audit = metrics.audit(values - 9, labels, groups, n_groups=3, interval=how)
+    audit = metrics.interval(
+        metrics.audit, values - 9, labels, groups, n_groups=3, bootstrap=how
+    )
     ends = audit.low.selection_rates[1], audit.high.selection_rates[1]
     # Some versions of XLA divide by way of a reciprocal.
     assert [*ends, audit.low.demographic_parity] == pytest.approx([1, 1, 1], rel=2e-7)
@@ -268,10 +283,10 @@ def test_alike_draws_extremes_and_tiny_samples_are_never_nan(method, draws):
         how = metrics.Bootstrap(jax.random.key(0), draws=draws, method=method)
         cond = notions.demographic_parity(groups, n_groups=2, weights=weights)
         return (
-            metrics.group_means(values, cond, interval=how),
-            metrics.max_gap(values, cond, interval=how),
-            metrics.ks_distance(values, cond, interval=how),
-            metrics.wasserstein(values, cond, interval=how),
+            metrics.interval(metrics.group_means, values, cond, bootstrap=how),
+            metrics.interval(metrics.max_gap, values, cond, bootstrap=how),
+            metrics.interval(metrics.ks_distance, values, cond, bootstrap=how),
+            metrics.interval(metrics.wasserstein, values, cond, bootstrap=how),
         )
 
     for name, (values, groups, weights) in cases.items():
@@ -302,7 +317,9 @@ def test_memory_is_that_of_a_batch_of_draws():
     )
     scores = jax.ShapeDtypeStruct((n,), jnp.float32)
     how = metrics.Bootstrap(jax.random.key(0), draws=draws)
-    program = _compiled.lower(of_means(each, all_cells), (scores, cond), how, n=n)
+    program = compiled_interval.lower(
+        means_statistic(mean_gap, compared), (scores, cond), how, n=n
+    )
     # All draws of all samples would take 800 MB.
     assert program.compile().memory_analysis().temp_size_in_bytes < 8e6
 
@@ -330,96 +347,20 @@ def test_bad_choices_raise(options, message, untyped):
         metrics.bootstrap(jnp.sum, n=4, key=key, **options)
     cond = notions.demographic_parity(np.arange(4) % 2, n_groups=2)
     with pytest.raises(ValueError, match=message):
-        metrics.max_gap(np.ones(4), cond, interval=metrics.Bootstrap(key, **options))
+        metrics.interval(
+            metrics.max_gap,
+            np.ones(4),
+            cond,
+            bootstrap=metrics.Bootstrap(key, **options),
+        )
 
 
-def test_every_metric_of_a_sample_has_an_interval():
-    outside = {"leakage", "audit_stream", "bootstrap"}
+def test_every_metric_of_a_sample_has_an_interval(untyped):
+    """The error names those that have one."""
+    draws = metrics.Bootstrap(jax.random.key(0))
+    with pytest.raises(ValueError, match="`metrics.bootstrap`") as error:
+        metrics.interval(jnp.sum, np.ones(3), bootstrap=draws)
     for name, function in vars(metrics).items():
         public = inspect.isfunction(function) and not name.startswith("_")
-        if public and name not in outside | {"overload"}:
-            assert "interval" in inspect.signature(function).parameters, name
-
-
-def two_groups(key, n, draw):
-    groups = jnp.arange(n) % 2
-    return {"groups": groups, "values": draw(key, groups), "clusters": None,
-            "strata": None}  # fmt: skip
-
-
-def rates(key, groups):
-    chance = jnp.array([0.3, 0.6])[groups]
-    return (jax.random.uniform(key, groups.shape) < chance).astype(float)
-
-
-def shifted(key, groups):
-    return jax.random.normal(key, groups.shape) + 1.5 * groups.astype(float)
-
-
-def clustered(key, *, told=True):
-    """Four rows each of 100 people, half of the variance between people."""
-    a, b = jax.random.split(key)
-    own = jnp.arange(400) // 4
-    groups = own % 2
-    values = jax.random.normal(a, (100,))[own] + jax.random.normal(b, (400,))
-    values = values + 2.0 * groups.astype(float)
-    return {"groups": groups, "values": values, "clusters": own if told else None,
-            "strata": None}  # fmt: skip
-
-
-def stratified(key, *, told=True):
-    """120 of one kind and 80 of another, half of each in each group, by design."""
-    kind, groups = (jnp.arange(200) >= 120).astype(int), jnp.arange(200) % 2
-    values = jax.random.normal(key, (200,)) + (3 * kind + groups).astype(float)
-    return {"groups": groups, "values": values, "clusters": None,
-            "strata": 2 * kind + groups if told else None}  # fmt: skip
-
-
-def coverage(sample, metric, truth, method, repeats=1000):
-    """In how many of the samples the 95 % interval holds the truth."""
-
-    def covers(key):
-        own, how = jax.random.split(key)
-        data = sample(own)
-        cond = notions.demographic_parity(data["groups"], n_groups=2)
-        how = metrics.Bootstrap(
-            how, draws=400, method=method, clusters=data["clusters"],
-            strata=data["strata"],
-        )  # fmt: skip
-        found = metric(data["values"], cond, interval=how)
-        return (found.low <= truth) & (truth <= found.high)
-
-    keys = jax.random.split(jax.random.key(11), repeats)
-    return jax.jit(lambda keys: jax.lax.map(covers, keys))(keys).mean().item()
-
-
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize(
-    ("sample", "metric", "truth"),
-    [
-        (functools.partial(two_groups, n=160, draw=rates), metrics.max_gap, 0.3),
-        (functools.partial(two_groups, n=160, draw=rates), metrics.min_ratio, 0.5),
-        (functools.partial(two_groups, n=120, draw=shifted), metrics.wasserstein, 1.5),
-        (clustered, metrics.max_gap, 2.0),
-        (stratified, metrics.max_gap, 1.0),
-    ],
-    ids=["gap", "ratio", "wasserstein", "clusters", "strata"],
-)
-def test_nominal_95_covers_between_93_and_97(sample, metric, truth, method):
-    assert 0.93 <= coverage(sample, metric, truth, method) <= 0.97
-
-
-def test_rows_of_clusters_drawn_alone_cover_too_rarely():
-    """And a design that is not told makes intervals too wide."""
-    untold = functools.partial(clustered, told=False)
-    assert coverage(untold, metrics.max_gap, 2.0, "percentile", 400) < 0.8
-    untold = functools.partial(stratified, told=False)
-    assert coverage(untold, metrics.max_gap, 1.0, "percentile", 400) > 0.985
-
-
-def test_at_parity_no_interval_of_a_largest_gap_covers():
-    """The limit that the docstring of `Bootstrap` states."""
-    sample = functools.partial(
-        two_groups, n=160, draw=lambda key, g: jax.random.normal(key, g.shape)
-    )
-    assert coverage(sample, metrics.max_gap, 0.0, "percentile", 200) < 0.1
+        if public and name not in {"audit_stream", "bootstrap", "interval"}:
+            assert f"`{name}`" in str(error.value)

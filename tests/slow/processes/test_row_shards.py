@@ -13,9 +13,8 @@ from tests.reference.processes import START, call
 PROGRAM = """
 from functools import partial
 import jax, jax.numpy as jnp, numpy as np
-from fairjax import divergences, erm, kernels, metrics, notions, orthogonality
-from fairjax import penalties, solvers
-from fairjax.barycenters import sketches
+from fairjax import barycenters, divergences, erm, kernels, metrics, notions
+from fairjax import orthogonality, penalties, solvers
 
 N, D = 61, 3
 
@@ -48,8 +47,8 @@ def read_weights(batch, mask):
     directions = orthogonality.directions(x, cond)
     fair = orthogonality.project_features(x, directions)
     edges = jnp.linspace(-20, 20, 65)
-    sketch = sketches.update(
-        sketches.init(edges, n_groups=3), scores, groups, weights=mask)
+    sketch = barycenters.update_sketch(
+        barycenters.init_sketch(edges, n_groups=3), scores, groups, weights=mask)
     return {
         "loss": jax.value_and_grad(loss)(jnp.ones(D)),
         "objective": jax.grad(

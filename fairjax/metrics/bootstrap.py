@@ -20,13 +20,13 @@ from ..arrays import checks
 
 Statistic = Callable[[Float[Array, " n"]], Any]
 # Entries of counts drawn at a time: a processor wants them in its cache, a GPU busy.
-_CACHED, _BUSY = 2**15, 2**23
+_CPU_ENTRIES, _GPU_ENTRIES = 2**15, 2**23
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Bootstrap:
-    """How to resample, and what to make of it.
+    """Settings of resampling and of the interval made from the draws.
 
     The percentile interval is that of the draws. BCa corrects its levels for the bias
     and for a spread that changes with the value, and is second-order accurate for
@@ -143,34 +143,11 @@ def bootstrap(
         Efron, Tibshirani, *An introduction to the bootstrap*, 1993, chapter 13.
     """
     how = Bootstrap(key, draws, level, method, clusters, strata)
-    check(how, n=n)
-    return _interval(lambda: statistic, (), how, n=n)
+    check_bootstrap(how, n=n)
+    return bootstrap_interval(lambda: statistic, (), how, n=n)
 
 
-def estimate(
-    value: Any,
-    prepare: Callable[..., Statistic],
-    data: tuple[Any, ...],
-    how: Bootstrap,
-    *,
-    n: int,
-) -> Estimate:
-    """The value of a metric with its interval.
-
-    Args:
-        value: of the sample itself.
-        prepare: from the data to the statistic, where work common to all draws goes; a
-            function of its module, since each other one is compiled anew.
-        data: arrays.
-        how: of the draws.
-        n: static; number of samples.
-    """
-    check(how, n=n)
-    low, high = _compiled(prepare, data, how, n=n)
-    return Estimate(value, low, high)
-
-
-def check(how: Bootstrap, *, n: int) -> None:
+def check_bootstrap(how: Bootstrap, *, n: int) -> None:
     """Raises `ValueError` for choices that `Bootstrap` does not have."""
     if how.draws < 1:
         raise ValueError(f"`draws` must be at least 1, but is {how.draws}.")
@@ -212,7 +189,7 @@ def check(how: Bootstrap, *, n: int) -> None:
 
 
 class Units(NamedTuple):
-    """What is drawn: samples or clusters, in the order of their strata.
+    """Units of resampling, samples or clusters, in the order of their strata.
 
     Attributes:
         of: the unit of each sample, None when these are the samples as they stand.
@@ -224,12 +201,12 @@ class Units(NamedTuple):
     first: Int[Array, "*n"]
     stop: Int[Array, "*n"]
 
-    def spread(self, numbers: Float[Array, " n"]) -> Float[Array, " n"]:
-        """From one number per unit to one per sample."""
+    def per_sample(self, numbers: Float[Array, " n"]) -> Float[Array, " n"]:
+        """The number of each sample's unit, from one number per unit."""
         return numbers if self.of is None else numbers[self.of]
 
 
-def units_of(how: Bootstrap, n: int) -> Units:
+def resampling_units(how: Bootstrap, n: int) -> Units:
     """Sorts clusters by stratum; there are at most n of them, and places behind.
 
     Places behind stand for no sample, and are drawn among themselves.
@@ -247,17 +224,26 @@ def units_of(how: Bootstrap, n: int) -> Units:
 
 
 def _ranked(codes: ArrayLike) -> Int[Array, " n"]:
+    """Codes replaced by their ranks among those that occur."""
     codes = jnp.asarray(codes)
     return jnp.unique(codes, size=codes.shape[0], return_inverse=True)[1]
 
 
-def _interval(
+def bootstrap_interval(
     prepare: Callable[..., Statistic], data: tuple[Any, ...], how: Bootstrap, *, n: int
 ) -> Interval:
-    units, statistic = units_of(how, n), prepare(*data)
+    """The interval of a statistic, after the checks.
+
+    Args:
+        prepare: from the data to the statistic, where work common to all draws goes.
+        data: arrays.
+        how: of the draws.
+        n: static; number of samples.
+    """
+    units, statistic = resampling_units(how, n), prepare(*data)
 
     def numbers(multiples: Float[Array, " n"]) -> Float[Array, " k"]:
-        leaves = jax.tree.leaves(statistic(units.spread(multiples)))
+        leaves = jax.tree.leaves(statistic(units.per_sample(multiples)))
         return jnp.concatenate([jnp.ravel(leaf).astype(float) for leaf in leaves])
 
     def resample(key: Array) -> Float[Array, " k"]:
@@ -267,23 +253,24 @@ def _interval(
     keys = jax.random.split(how.key, how.draws)
     drawn = jax.lax.map(resample, keys, batch_size=_batch(how.draws, n))
     level = jnp.asarray(how.level, float)
-    tails = jnp.broadcast_to(jnp.stack([1 - level, 1 + level])[:, None] / 2,
-                             (2, drawn.shape[1]))  # fmt: skip
+    tails = jnp.stack([1 - level, 1 + level])[:, None] / 2
+    tails = jnp.broadcast_to(tails, (2, drawn.shape[1]))
     if how.method == "bca":
         value, pullback = jax.vjp(numbers, jnp.ones(n))
         accelerations = _accelerations(pullback, value, units, n)
-        tails = _corrected(tails, drawn, value, accelerations)
+        tails = _bca_levels(tails, drawn, value, accelerations)
     ends = _quantiles(drawn, tails)
     shapes = jax.eval_shape(statistic, jax.ShapeDtypeStruct((n,), ends.dtype))
     return Interval(*(_shaped(end, shapes) for end in ends))
 
 
-_compiled = jax.jit(_interval, static_argnames=("prepare", "n"))
+# Each `prepare` is compiled anew, so it must be a function of a module.
+compiled_interval = jax.jit(bootstrap_interval, static_argnames=("prepare", "n"))
 
 
 def _batch(draws: int, n: int) -> int:
-    """How many draws at a time; a divisor where possible, so that one program does."""
-    entries = _CACHED if jax.default_backend() == "cpu" else _BUSY
+    """Number of draws at a time; a divisor where possible, so that one program does."""
+    entries = _CPU_ENTRIES if jax.default_backend() == "cpu" else _GPU_ENTRIES
     most = min(max(entries // max(n, 1), 1), draws)
     even = max(size for size in range(1, most + 1) if draws % size == 0)
     return even if 4 * even > most else most
@@ -295,7 +282,7 @@ def _accelerations(
     units: Units,
     n: int,
 ) -> Float[Array, " k"]:
-    """How fast the spread changes with the value: a sixth of the influences' skewness.
+    """A sixth of the influences' skewness: how fast the spread changes with the value.
 
     The influence of a unit is the derivative by its count, beside the mean of its
     stratum, whose sum of counts is fixed.
@@ -317,7 +304,7 @@ def _accelerations(
     return jax.lax.map(one, jnp.arange(value.size), batch_size=_batch(value.size, n))
 
 
-def _corrected(
+def _bca_levels(
     tails: Float[Array, "2 k"],
     drawn: Float[Array, "b k"],
     value: Float[Array, " k"],
