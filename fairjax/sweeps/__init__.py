@@ -9,6 +9,7 @@ Bind data with `jax.tree_util.Partial(fn, data)`: they become arguments of the p
 not constants inside it, and a checkpoint tells when they have changed.
 """
 
+from .executors import map_batches as map_batches
 from .run import PointFunction as PointFunction
 from .run import Progress as Progress
 from .run import Strategy as Strategy
