@@ -182,7 +182,7 @@ def decide(
     @jax.jit
     def all_(params: PyTree, batch: erm.Batch) -> Bool[Array, "m n"]:
         def one(own: PyTree) -> Bool[Array, " n"]:
-            return training.evaluate(apply, own, batch).scores > 0
+            return erm.evaluate(apply, own, batch).scores > 0
 
         return jax.lax.map(one, params)
 
@@ -253,7 +253,7 @@ def _measure(
     cond = notion(part.groups, part.labels, n_groups=dataset.n_groups)
 
     def point(own: Any, batch: erm.Batch) -> Float[Array, " c"]:
-        scores = training.evaluate(apply, own, batch).scores
+        scores = erm.evaluate(apply, own, batch).scores
         if regression:
             error = jnp.mean(jnp.square(scores - batch.labels))
             explained = 1 - error / jnp.var(batch.labels)

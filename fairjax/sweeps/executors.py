@@ -1,9 +1,9 @@
 """Batches of independent work on the workers of an executor.
 
-The engine is any `concurrent.futures.Executor`: `dask.distributed.Client.get_executor()`
-(whose scheduler takes late workers and retries what a lost one had), loky,
-`mpi4py.futures`, Ray's, or `ProcessPoolExecutor` with the `spawn` method. A worker needs
-fairjax, and nothing of what the caller has in memory: the work travels as a pickle.
+The engine is any `concurrent.futures.Executor`: Dask's `Client.get_executor()`, whose
+scheduler takes late workers and retries the batches of lost ones, loky,
+`mpi4py.futures`, Ray's, or `ProcessPoolExecutor` with the `spawn` method. A worker
+needs fairjax installed, and nothing else: the work travels as a pickle.
 """
 
 import functools
