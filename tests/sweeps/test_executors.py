@@ -1,4 +1,4 @@
-"""Batches of work on the workers of an executor: the results are those of one process."""
+"""Batches of work on the workers of an executor give what one process gives."""
 
 import functools
 import multiprocessing
