@@ -24,8 +24,6 @@ from .. import (
     sweeps,
 )
 from ..plots import canvas
-from ..sweeps import checkpoints, processes
-from ..sweeps.fingerprints import words
 from . import compilation_cache, terminal
 from . import guarantee as _sweep_safety
 from . import report as _sweep_report
@@ -184,11 +182,8 @@ def run(
                 paths = stack.enter_context(terminal.output(out, FILES))
             return paths, _prepared(load, seed_list, how, model, given, notion, wish)
 
-        alone = mesh is None
-        paths, made = prepare() if alone else processes.together(prepare)
+        paths, made = prepare()
         loaded, safety, done_so, chosen = made
-        if not alone:
-            _check_same(made, seed_list, wish)
         panels = _sweep(
             loaded,
             seed_list,
@@ -208,10 +203,7 @@ def run(
             ]
         panels = [_sweep_report.with_limits(panel) for panel in panels]
         write = partial(_write, paths, panels, loaded[0], seed_list, done_so)
-        if alone:
-            write()
-        else:
-            processes.by_first(write)
+        write()
         if first:
             _say(panels, loaded[0], out, done_so.models, quiet=quiet)
 
@@ -281,22 +273,6 @@ def _promised(
         names=_sweep_report.cell_names(panel, data),
     )
     return Panel(panel.notion, [found], found, promise)
-
-
-def _check_same(
-    made: Prepared, seeds: Sequence[int], wish: _sweep_safety.Wish | None
-) -> None:
-    """Raises `ValueError` unless all processes were given the same."""
-    loaded, safety, how, chosen = made
-    lines = {name: words(value) for name, value in how.settings.items()}
-    lines |= {"labels": words(how.labels), "notions": words([*chosen])}
-    lines |= {"seeds": words([*seeds]), "float64": words(jax.config.jax_enable_x64)}
-    lines |= {"wish": words(wish)} | checkpoints.describe("safety", safety)
-    for data in loaded:
-        arrays = (data.features, data.labels, data.groups, data.is_train, data.tasks)
-        lines |= checkpoints.describe(f"data {len(lines)}", arrays)
-    digest = checkpoints.digest(lines)
-    processes.check_same(digest, what="options and data of the sweep")
 
 
 def _write(

@@ -5,6 +5,7 @@ one for the whole training part and one per fold. Whoever fits them, the numbers
 same, up to rounding.
 """
 
+import functools
 import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,9 +15,8 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
+from .. import sweeps
 from ..datasets import Dataset
-from ..sweeps import checkpoints, devices, processes
-from ..sweeps.fingerprints import words
 from .frontier import Frontier
 
 
@@ -76,14 +76,11 @@ class Sharing(NamedTuple):
             part: what the batch is called.
             number: of the batch, among those called alike.
         """
-        several = devices.several(self.mesh)
-        with devices.apart(self.mesh):
-            stored = checkpoints.Store(
-                self.checkpoint, self.manifest, form, part=part, several=several
-            )
+        with sweeps.without_context(self.mesh):
+            stored = sweeps.Checkpoint(self.checkpoint, self.manifest, form, name=part)
             found = stored.load(number)
             if found is None:
-                found = devices.share(work, self.m, self.mesh)
+                found = sweeps.map_rows(work, self.m, self.mesh)
                 stored.save(number, found)
         return found
 
@@ -96,7 +93,7 @@ def sharing(
     checkpoint: str | os.PathLike[str] | None,
     **options: Any,
 ) -> Sharing:
-    """Checks the mesh, and that all processes are about to do the same.
+    """Who fits the points, with the mesh checked and the manifest written.
 
     Args:
         dataset: whole.
@@ -107,18 +104,30 @@ def sharing(
     """
     m = len(points["strength"])
     if mesh is not None:
-        mesh = devices.check(mesh, m)
-    several, manifest = devices.several(mesh), {}
-    if several or checkpoint is not None:
+        mesh = sweeps.check_mesh(mesh, m, checkpoint=checkpoint)
+    manifest = {}
+    if checkpoint is not None:
         columns = dataset.features, dataset.labels, dataset.groups, dataset.is_train
-        manifest = {name: words(value) for name, value in options.items()}
+        manifest = {name: option_text(value) for name, value in options.items()}
         manifest["precision"] = str(jax.dtypes.canonicalize_dtype(float))
-        manifest |= checkpoints.describe("points", points)
-        manifest |= checkpoints.describe("data", columns)
-    if several:
-        digest = checkpoints.digest(manifest | {"saved": str(checkpoint is not None)})
-        processes.check_same(digest, what="grid, data and options of a frontier")
+        manifest |= sweeps.describe("points", points)
+        manifest |= sweeps.describe("data", columns)
     return Sharing(mesh, checkpoint, manifest, m)
+
+
+def option_text(value: Any) -> str:
+    """Text of an option, the same in every process: functions count by their names."""
+    if isinstance(value, functools.partial):
+        bound = [*value.args, *value.keywords.items()]
+        return f"{option_text(value.func)}({', '.join(map(option_text, bound))})"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(option_text, value))}]"
+    if isinstance(value, jax.Array | np.ndarray):
+        return ", ".join(sweeps.describe("", value).values())
+    if callable(value):
+        kind = value if hasattr(value, "__qualname__") else type(value)
+        return f"{kind.__module__}.{kind.__qualname__}"
+    return repr(value)
 
 
 def form_of(

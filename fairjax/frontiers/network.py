@@ -14,7 +14,6 @@ from jaxtyping import Array, Bool, Float, PyTree, Real
 
 from .. import erm, metrics, notions, sweeps, training
 from ..datasets import Dataset, tables
-from .driver import words
 from .frontier import Frontier, check_axis, check_selection, choose, shares_of
 from .frontier import check as check_dataset
 
@@ -128,14 +127,14 @@ def network(
         ),
         optimizer=optax.adam(learning_rate),
         epochs=epochs,
-        strength=strength,
+        lam=strength,
         seed=seed,
         batch_size=_batch_size(batch_size, int(learn.sum())),
         by_label=not regression,
         mesh=mesh,
         progress=progress,
         checkpoint=checkpoint,
-        tag="; ".join(map(words, options)),
+        tag="; ".join(map(option_text, options)),
     )
     found = [
         np.asarray(_measure(apply, fit.params, parts[n], notion, dataset, regression)).T
@@ -182,7 +181,7 @@ def decide(
     @jax.jit
     def all_(params: PyTree, batch: erm.Batch) -> Bool[Array, "m n"]:
         def one(own: PyTree) -> Bool[Array, " n"]:
-            return training.evaluate(apply, own, batch).scores > 0
+            return erm.evaluate(apply, own, batch).scores > 0
 
         return jax.lax.map(one, params)
 
@@ -253,7 +252,7 @@ def _measure(
     cond = notion(part.groups, part.labels, n_groups=dataset.n_groups)
 
     def point(own: Any, batch: erm.Batch) -> Float[Array, " c"]:
-        scores = training.evaluate(apply, own, batch).scores
+        scores = erm.evaluate(apply, own, batch).scores
         if regression:
             error = jnp.mean(jnp.square(scores - batch.labels))
             explained = 1 - error / jnp.var(batch.labels)
