@@ -55,9 +55,9 @@ def front_by_definition(accuracy, unfairness):
 def test_shares_follow_from_the_coefficients(toy, found, part):
     features, labels, groups = getattr(toy, part)
     assert found.strength.tolist() == STRENGTHS * 2
-    np.testing.assert_allclose(found.ridge, [1e-4] * 4 + [1e-2] * 4)
+    np.testing.assert_allclose(found.points["ridge"], [1e-4] * 4 + [1e-2] * 4)
     for i in range(found.strength.size):
-        decisions = features @ found.coefficients[i] + found.intercept[i] > 0
+        decisions = features @ found.fit.coefficients[i] + found.fit.intercept[i] > 0
         gap = gap_by_definition(decisions, groups, labels, positives=True)
         accuracy = (decisions == labels).mean()
         near = {"atol": 1e-6}
@@ -81,7 +81,7 @@ def test_cross_validated_numbers_follow_their_definition(toy, found):
                 own[1],
                 rows,
                 found.strength,
-                found.ridge,
+                found.points["ridge"],
                 erm.logistic,
                 jnp.ones(own[1].shape, bool),
             )
@@ -126,7 +126,7 @@ def test_front_is_that_of_the_test_part(found):
 
 
 def test_strength_is_a_share_of_the_gap_of_mean_scores(toy, found):
-    scores = toy.train.features @ found.coefficients.T
+    scores = toy.train.features @ found.fit.coefficients.T
     _, labels, groups = toy.train
     cells = [scores[(groups == g) & (labels == 1)].mean(axis=0) for g in (0, 1)]
     gaps = (cells[0] - cells[1]).reshape(2, 4)
@@ -134,7 +134,7 @@ def test_strength_is_a_share_of_the_gap_of_mean_scores(toy, found):
     shares = gaps / gaps[:, :1]
     np.testing.assert_allclose(shares, 1 - np.array([STRENGTHS] * 2), atol=1e-4)
     assert found.converged.all()
-    assert (found.violation < 1e-5).all()
+    assert (found.fit.violation < 1e-5).all()
 
 
 def test_strength_zero_is_the_unconstrained_fit(toy, found):
@@ -143,7 +143,7 @@ def test_strength_zero_is_the_unconstrained_fit(toy, found):
     free = solvers.fit_linear(
         jnp.asarray(toy.train.features), jnp.asarray(toy.train.labels), ridge=1e-4
     )
-    np.testing.assert_allclose(found.coefficients[0], free.coefficients, rtol=1e-3)
+    np.testing.assert_allclose(found.fit.coefficients[0], free.coefficients, rtol=1e-3)
 
 
 @pytest.mark.usefixtures("x64")
@@ -152,23 +152,23 @@ def test_projection_is_the_constraint_at_strength_one(toy):
     projected = toy_linear(toy, method=frontiers.projection)
     eliminated = toy_linear(toy, method=frontiers.elimination)
     np.testing.assert_allclose(
-        projected.coefficients, constrained.coefficients, rtol=1e-5
+        projected.fit.coefficients, constrained.fit.coefficients, rtol=1e-5
     )
     np.testing.assert_allclose(
-        eliminated.coefficients[0], constrained.coefficients[0], rtol=1e-5
+        eliminated.fit.coefficients[0], constrained.fit.coefficients[0], rtol=1e-5
     )
     _, labels, groups = toy.train
     for other in (projected, eliminated):
-        scores = toy.train.features.astype(float) @ other.coefficients[1]
+        scores = toy.train.features.astype(float) @ other.fit.coefficients[1]
         cells = [scores[(groups == g) & (labels == 1)].mean() for g in (0, 1)]
         assert abs(cells[0] - cells[1]) < 1e-9
-    assert projected.coefficients.dtype == np.float64
+    assert projected.fit.coefficients.dtype == np.float64
 
 
 def test_penalty_reduces_the_gap_of_mean_scores(toy):
     found = toy_linear(toy, method=frontiers.penalty, strengths=[0, 0.1, 10.0])
     _, labels, groups = toy.train
-    scores = toy.train.features @ found.coefficients.T
+    scores = toy.train.features @ found.fit.coefficients.T
     cells = [scores[(groups == g) & (labels == 1)].mean(axis=0) for g in (0, 1)]
     gaps = np.abs(cells[0] - cells[1])
     assert gaps[0] > 2 * gaps[1] > 4 * gaps[2]
