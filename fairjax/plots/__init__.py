@@ -5,6 +5,8 @@ backend, no style; matplotlib is imported on the first call. Every mark differs 
 shape, fill or line, so that a picture printed in grey still reads.
 """
 
+from .canvas import file_format as file_format
+from .canvas import write as write
 from .frontier import Frontier as Frontier
 from .frontier import frontier as frontier
 from .frontier import intervals as intervals
