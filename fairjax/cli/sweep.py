@@ -4,6 +4,8 @@ import contextlib
 import dataclasses
 import functools
 import inspect
+import logging
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Executor
 from typing import Any, NamedTuple
@@ -85,12 +87,20 @@ def connected(address: str | None) -> Iterator[Executor | None]:
     """Yields the executor of a Dask scheduler, or None without an address.
 
     Raises:
+        ValueError: for an address that cannot be one.
         ImportError: without Dask.
         OSError: for a scheduler that does not answer in time, or no longer does.
     """
     if address is None:
         yield None
         return
+    # A client that fails for another reason than silence complains at its end too.
+    parts = re.fullmatch(r"(?:(?:tcp|tls)://)?[^\s/]+:(\d{1,5})", address)
+    if parts is None or not 0 < int(parts[1]) < 2**16:
+        raise ValueError(
+            f"`--scheduler` must be HOST:PORT, such as tcp://10.0.0.1:8786, but is "
+            f"{address!r}."
+        )
     try:
         import distributed
     except ImportError as error:
@@ -98,21 +108,23 @@ def connected(address: str | None) -> Iterator[Executor | None]:
             "`--scheduler` needs distributed: install it with "
             '`pip install "fairjax[cluster]"`.'
         ) from error
-    try:
-        client = distributed.Client(address, timeout=CONNECT, set_as_default=False)
-    except (OSError, ValueError, TypeError) as error:
-        raise OSError(
-            f"no Dask scheduler answered at `--scheduler` {address!r} within {CONNECT} "
-            f"s: {error}. Start one with `dask scheduler`."
-        ) from error
-    with client:
+    with distributed.utils.silence_logging_cmgr(logging.CRITICAL):
         try:
-            yield client.get_executor()
-        except (CancelledError, distributed.KilledWorker) as error:
+            client = distributed.Client(address, timeout=CONNECT, set_as_default=False)
+        except (OSError, ValueError, TypeError) as error:
             raise OSError(
-                f"the scheduler at {address} or its workers are lost: {error}. What "
-                f"was finished lies in `--checkpoint`, if that was given."
+                f"no Dask scheduler answered at `--scheduler` {address!r} within "
+                f"{CONNECT} s: {error}. Start one with `dask scheduler`."
             ) from error
+        with client:
+            try:
+                yield client.get_executor()
+            except (CancelledError, distributed.KilledWorker) as error:
+                raise OSError(
+                    f"the Dask scheduler at {address}, or each worker that was tried, "
+                    f"is gone. What was finished lies in `--checkpoint`, if that was "
+                    f"given."
+                ) from error
 
 
 def prepare(

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from fairjax import datasets, frontiers, kernels, modules, notions, penalties
-from fairjax.cli import guarantee
+from fairjax.cli import models
+from fairjax.cli.options import ModelOptions
 from fairjax.divergences import mmd_squared
 
 MMD = functools.partial(
@@ -80,7 +81,8 @@ def test_the_networks_are_there_and_decide_as_was_measured(found, toy):
     make = functools.partial(modules.MLP, 2, [8], activation=jnp.tanh)
     apply, _, _ = modules.functional(lambda rngs: make(rngs=rngs))
     samples = toy.test
-    decisions = guarantee.by_network(found, toy.train, samples, widths=[8])
+    network = models.parse(ModelOptions(model="mlp", widths="8"))
+    decisions = network.decide(found, toy.train, samples)
     assert decisions.shape == (3, len(samples.labels))
     for i in range(3):
         own = jax.tree.map(lambda leaf, i=i: jnp.asarray(leaf[i]), found.params)
