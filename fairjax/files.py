@@ -6,16 +6,12 @@ all of it is complete: whatever fails before leaves older files as they were.
 
 import contextlib
 import os
-import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
 Writers = Mapping[Path, Callable[[IO[bytes]], object]]
-
-# Held while files are written: whatever ends the process from another thread waits.
-WRITING = threading.RLock()
 
 
 def write_whole(writers: Writers) -> None:
@@ -32,21 +28,20 @@ def write_whole(writers: Writers) -> None:
         ['a']
     """
     moves: list[tuple[Path, Path]] = []
-    with WRITING:
-        try:
-            for path, write in writers.items():
-                target = _target(path)
-                aside = target.with_name(f".fairjax-{uuid.uuid4().hex}")
-                moves.append((aside, target))
-                with open(aside, "xb") as stream:
-                    write(stream)
-                    stream.flush()
-                    os.fsync(stream.fileno())
-            for aside, target in moves:
-                os.replace(aside, target)
-        finally:
-            for aside, _ in moves:
-                aside.unlink(missing_ok=True)
+    try:
+        for path, write in writers.items():
+            target = _target(path)
+            aside = target.with_name(f".fairjax-{uuid.uuid4().hex}")
+            moves.append((aside, target))
+            with open(aside, "xb") as stream:
+                write(stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+        for aside, target in moves:
+            os.replace(aside, target)
+    finally:
+        for aside, _ in moves:
+            aside.unlink(missing_ok=True)
 
 
 def state(path: Path) -> tuple[int, ...]:

@@ -21,6 +21,9 @@ the narrowest of several is not, unless they share `1 - confidence` between them
 
 from .cells import Bound as Bound
 from .cells import MeanBounds as MeanBounds
+from .counts import GapRange as GapRange
+from .counts import binomial_gaps as binomial_gaps
+from .counts import ks_gaps as ks_gaps
 from .guarantee import Selection as Selection
 from .guarantee import select_guaranteed as select_guaranteed
 from .means import KSBounds as KSBounds

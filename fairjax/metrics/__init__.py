@@ -25,4 +25,8 @@ from .rates import max_gap as max_gap
 from .rates import min_ratio as min_ratio
 from .rates import price_of_fairness as price_of_fairness
 from .rates import wasserstein as wasserstein
+from .scores import ScoreDistances as ScoreDistances
+from .scores import ks_by_chance as ks_by_chance
+from .scores import score_distances as score_distances
+from .scores import score_gaps as score_gaps
 from .streaming import audit_stream as audit_stream

@@ -1,14 +1,15 @@
 import csv
 import os
 import re
+import sys
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from fairjax import cli, datasets, frontiers, notions, penalties
-from fairjax.cli import guarantee, sweep, terminal
-from fairjax.plots import canvas
+from fairjax import cli, datasets, frontiers, notions, penalties, plots
+from fairjax.cli import guarantee, models, terminal
+from fairjax.cli.options import ModelOptions
 
 SMALL = ["--strengths", "0,1,1.5", "--folds", "2", "--notion", "equal-opportunity"]
 
@@ -234,7 +235,7 @@ def test_unwritable_output_is_found_before_the_work(tmp_path, monkeypatch):
     def work(*arguments, **options):
         raise AssertionError("work began")
 
-    monkeypatch.setattr(sweep.frontiers, "linear", work)
+    monkeypatch.setattr(frontiers, "linear", work)
     (tmp_path / "file").write_text("kept")
     (tmp_path / "taken" / "results.csv").mkdir(parents=True)
     for out in (tmp_path / "file", tmp_path / "file" / "deep", tmp_path / "taken"):
@@ -244,6 +245,39 @@ def test_unwritable_output_is_found_before_the_work(tmp_path, monkeypatch):
             r"fairjax: `--out` .* cannot be written: .*\n", result.stderr
         )
     assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_scheduler_that_is_not_there_is_one_line(tmp_path, monkeypatch):
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(sweep, "CONNECT", 0.5)
+    out = tmp_path / "out"
+    result = invoke(*SMALL, "--scheduler", "tcp://127.0.0.1:1", "--out", out)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert re.fullmatch(
+        r"fairjax: no Dask scheduler answered at `--scheduler` 'tcp://127.0.0.1:1' "
+        r"within 0.5 s: .*\n",
+        result.stderr,
+    )
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("address", ["", "host", "localhost:99999", "http://host:1"])
+def test_an_address_that_cannot_be_one_is_refused(address, tmp_path):
+    result = invoke("--scheduler", address, "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("fairjax: `--scheduler` must be HOST:PORT")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_without_dask_the_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    result = invoke("--scheduler", "localhost:8786", "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "fairjax: `--scheduler` needs distributed: install it with `pip install "
+        '"fairjax[cluster]"`.\n'
+    )
 
 
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
@@ -259,9 +293,9 @@ def test_a_failing_run_leaves_older_output_as_it_was(
         raise error
 
     # The picture is written last, when the other two are already complete.
-    monkeypatch.setattr(canvas, "write", fail)
+    monkeypatch.setattr(plots, "write", fail)
     before = contents(out)
-    result = invoke(*SMALL, "--strengths", "0,1", "--out", out)
+    result = invoke(*SMALL, "--out", out)
     assert result.exit_code != 0
     assert contents(out) == before
 
@@ -346,7 +380,8 @@ def test_networks_are_promised_by_their_decisions_on_rows_set_aside(tmp_path):
         on_scores=penalties.mean_gap_info,
         **settings,
     )
-    decisions = guarantee.by_network(found, learn.train, safety, widths=[8])
+    model = models.parse(ModelOptions(model="mlp", widths="8"))
+    decisions = model.decide(found, learn.train, safety)
     for row, own in zip(rows, decisions, strict=True):
         rates = [own[safety.groups == g].mean() for g in range(2)]
         np.testing.assert_allclose(
@@ -478,3 +513,14 @@ def test_options_of_another_model_are_refused(options, message, tmp_path):
     assert result.exit_code == 2
     assert message in result.stderr
     assert not out.exists()
+
+
+def test_a_checkpoint_of_another_grid_is_told(tmp_path):
+    few = ["--folds", "0", "--notion", "equal-opportunity", "--loss", "squared"]
+    few += ["--checkpoint", tmp_path / "kept", "--out", tmp_path / "out"]
+    assert invoke(*few, "--strengths", "0,1").exit_code == 0
+    result = invoke(*few, "--strengths", "0,1,1.5")
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert "holds another sweep: " in result.stderr
+    assert len(result.stderr.splitlines()) == 1

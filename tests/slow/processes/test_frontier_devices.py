@@ -1,0 +1,49 @@
+"""Frontiers whose points two devices share, and which a directory keeps."""
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from fairjax import datasets, frontiers, notions, penalties
+
+
+def two_devices():
+    return jax.make_mesh((2,), ("points",), devices=jax.devices()[:2])
+
+
+def check_frontier(found, expected):
+    for name in found._fields:
+        if name not in ("iterations", "gap"):
+            trees = jax.tree.map(
+                np.asarray, (getattr(found, name), getattr(expected, name))
+            )
+            chex.assert_trees_all_close(*trees, rtol=2e-5, atol=2e-5)
+            chex.assert_trees_all_equal_dtypes(*trees)
+
+
+@pytest.mark.parametrize("model", ["linear", "kernel", "network"])
+def test_devices_and_directories_change_no_number(model, tmp_path):
+    data = datasets.toy(n=80)
+    options = {"notion": notions.demographic_parity}
+    if model == "network":
+        options |= {"on_scores": penalties.mean_gap_info, "epochs": 2, "widths": [3]}
+    else:
+        options |= {"ridges": [1e-2], "n_folds": 2}
+    trace = getattr(frontiers, model)
+    expected = trace(data, strengths=[0.0, 0.5, 1.0], **options)
+    options |= {"mesh": two_devices(), "checkpoint": tmp_path}
+    found = trace(data, strengths=[0.0, 0.5, 1.0], **options)
+    check_frontier(found, expected)
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    again = trace(data, strengths=[0.0, 0.5, 1.0], **options)
+    jax.tree.map(np.testing.assert_array_equal, again, found)
+    assert files == {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match="`checkpoint` .* holds another"):
+        trace(data, strengths=[0.0, 0.25, 1.0], **options)
+    if model == "network":
+        other = options | {"learning_rate": 0.1}
+        with pytest.raises(ValueError, match="holds another sweep: .*tag is"):
+            trace(data, strengths=[0.0, 0.5, 1.0], **other)
+    with pytest.raises(ValueError, match="must be at least as many as the 2 devices"):
+        trace(data, strengths=[0.0], **options)
