@@ -381,7 +381,7 @@ def test_networks_are_promised_by_their_decisions_on_rows_set_aside(tmp_path):
         **settings,
     )
     model = models.parse(ModelOptions(model="mlp", widths="8"))
-    decisions = model.decide(found, learn.train, safety)
+    decisions = frontiers.decide(found, learn.train, safety)
     for row, own in zip(rows, decisions, strict=True):
         rates = [own[safety.groups == g].mean() for g in range(2)]
         np.testing.assert_allclose(
