@@ -21,7 +21,7 @@ from ..orthogonality import pairwise
 from ..solvers import KernelFit, contrast_weights
 from .driver import Compare, Part, describe_function, trace
 from .frontier import Frontier
-from .validation import check_axis
+from .validation import check_axis, check_dataset
 
 Machine = Callable[..., KernelFit]
 
@@ -98,6 +98,7 @@ def kernel(
         Donini et al., NeurIPS 2018, sections 4 and 5.
     """
     if bandwidths is None and needs_bandwidth(kernel):
+        check_dataset(dataset, notion=notion, n_folds=n_folds)
         bandwidths = [median_bandwidth(dataset, seed)]
     found = trace(
         dataset,
