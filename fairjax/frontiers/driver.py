@@ -295,3 +295,9 @@ def describe_function(function: Callable[..., Any], program: Any = None) -> str:
         named = function if hasattr(function, "__qualname__") else type(function)
         name = f"{named.__module__}.{named.__qualname__}"
     return f"{name} {sweeps.program_digest(program)}" if program else name
+
+
+def scalars(fit: Any, real: Any, count: Any) -> Any:
+    """Dtypes of the fields of a solver's result, as `jax.ShapeDtypeStruct`."""
+    dtypes = dict.fromkeys(fit._fields, real) | {"iterations": count, "converged": bool}
+    return fit(*(jax.ShapeDtypeStruct((), dtype) for dtype in dtypes.values()))

@@ -19,7 +19,7 @@ from ..datasets import Dataset, Samples
 from ..notions import Notion
 from ..orthogonality import pairwise
 from ..solvers import KernelFit, contrast_weights
-from .driver import Compare, Part, describe_function, trace
+from .driver import Compare, Part, describe_function, scalars, trace
 from .frontier import Frontier
 from .validation import check_axis, check_dataset
 
@@ -196,13 +196,9 @@ class KernelModels:
             dual=_scatter(fit.dual[:, :n], rows[:n], n_train),
         )
 
-    def fit_dtypes(self) -> KernelFit:
+    def fit_dtypes(self) -> Any:
         """Dtypes of what `fit` returns."""
-        real = jax.ShapeDtypeStruct((), np.float64)
-        dtypes: dict[str, Any] = dict.fromkeys(KernelFit._fields, real)
-        dtypes["iterations"] = jax.ShapeDtypeStruct((), np.int64)
-        dtypes["converged"] = jax.ShapeDtypeStruct((), bool)
-        return KernelFit(**dtypes)
+        return scalars(KernelFit, np.float64, np.int64)
 
     def describe(self, train: Samples) -> dict[str, str]:
         """Lines of a manifest."""

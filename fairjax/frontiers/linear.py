@@ -21,7 +21,7 @@ from .. import erm, orthogonality, solvers, sweeps
 from ..datasets import Dataset, Samples
 from ..notions import Notion
 from ..solvers import LinearFit
-from .driver import Compare, Part, describe_function, trace
+from .driver import Compare, Part, describe_function, scalars, trace
 from .frontier import Frontier
 from .validation import check_axis
 
@@ -258,13 +258,9 @@ class LinearModels:
         )
         return self.method(task)
 
-    def fit_dtypes(self) -> LinearFit:
+    def fit_dtypes(self) -> Any:
         """Dtypes of what `fit` returns."""
-        real = jax.ShapeDtypeStruct((), jax.dtypes.canonicalize_dtype(float))
-        dtypes: dict[str, Any] = dict.fromkeys(LinearFit._fields, real)
-        dtypes["iterations"] = jax.ShapeDtypeStruct((), np.int32)
-        dtypes["converged"] = jax.ShapeDtypeStruct((), bool)
-        return LinearFit(**dtypes)
+        return scalars(LinearFit, jax.dtypes.canonicalize_dtype(float), np.int32)
 
     def describe(self, train: Samples) -> dict[str, str]:
         """Lines of a manifest."""

@@ -105,13 +105,10 @@ def network(
     if regression:
         labels = dataset.labels[learn].astype(np.float64)
         shift, spread = labels.mean(), labels.std()
-    rows = {
-        "learn": learn,
-        "train": dataset.is_train,
-        "hold": hold,
-        "test": ~dataset.is_train,
-    }
-    parts = {name: _batch(dataset, own, shift, spread) for name, own in rows.items()}
+    parts = [
+        _batch(dataset, rows, shift, spread)
+        for rows in (learn, hold, ~dataset.is_train)
+    ]
     width = dataset.features.shape[1]
     n_tasks = None if tasks is None else len(dataset.task_names)
 
@@ -120,7 +117,7 @@ def network(
     fit = training.fit(
         apply,
         init,
-        parts["learn"],
+        parts[0],
         objective=erm.objective(
             loss=erm.squared if regression else erm.logistic,
             notion=notion,
@@ -141,8 +138,8 @@ def network(
         checkpoint=checkpoint,
     )
     learned, held_out, in_test = (
-        np.asarray(_measure_all(apply, fit.params, parts[name], notion, dataset))
-        for name in ("learn", "hold", "test")
+        np.asarray(_measure_all(apply, fit.params, part, notion, dataset))
+        for part in parts
     )
     fit = jax.tree.map(np.asarray, fit)
     m = strength.size

@@ -1,7 +1,7 @@
 """Pictures of frontiers, and of numbers with their intervals."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import ArrayLike, Bool, Int, Real
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     import matplotlib.axes
     import matplotlib.figure
 
-T = TypeVar("T")
 Limits = tuple[Real[ArrayLike, " _"], Real[ArrayLike, " _"]]
 
 
@@ -58,9 +57,9 @@ class MeasuredPoints(Protocol):
 def frontier(
     frontiers: MeasuredPoints | Sequence[MeasuredPoints],
     *,
-    labels: Sequence[str] = ("difference of equal opportunity on test [0-1]",),
-    headings: Sequence[str] = ("",),
-    limits: Sequence[Limits | None] = (None,),
+    labels: Sequence[str] = (),
+    headings: Sequence[str] = (),
+    limits: Sequence[Limits | None] = (),
     accuracy_label: str = "test accuracy [share of correct decisions]",
     title: str = "",
 ) -> "matplotlib.figure.Figure":
@@ -72,8 +71,8 @@ def frontier(
 
     Args:
         frontiers: one or more; their panels share the vertical axis.
-        labels: of the horizontal axes, what each measures, with its unit. Of this and
-            the following sequences, a single entry serves all panels.
+        labels: of the horizontal axes, what each measures, with its unit. By default
+            the difference of equal opportunity.
         headings: of the panels, such as the data set.
         limits: of the unfairness, `(low, high)` with NaN for points without an
             interval, drawn as horizontal bars; None for a panel without any.
@@ -103,9 +102,18 @@ def frontier(
     n = len(frontiers)
     if not n:
         raise ValueError("`frontiers` must hold at least one, but is empty.")
-    labels = _one_each(labels, n=n, name="labels")
-    headings = _one_each(headings, n=n, name="headings")
-    limits = _one_each(limits, n=n, name="limits")
+    labels, headings = labels or [_LABEL] * n, headings or [""] * n
+    limits = limits or [None] * n
+    for name, values in (
+        ("labels", labels),
+        ("headings", headings),
+        ("limits", limits),
+    ):
+        if len(values) != n:
+            raise ValueError(
+                f"`{name}` must have an entry for each of the {n} panels, but has "
+                f"{len(values)}."
+            )
     for points, ends in zip(frontiers, limits, strict=True):
         _check_points(points, ends)
     figure = canvas.blank(0.6 + 4.6 * n, 4.4)
@@ -192,6 +200,7 @@ def intervals(
     return figure
 
 
+_LABEL = "difference of equal opportunity on test [0-1]"
 _FRONT = "Pareto front"
 _SELECTED = "selected"
 _UNCONSTRAINED = "without fairness"
@@ -199,16 +208,6 @@ _OTHER = "other settings"
 _FAILED = "not converged"
 _BARS = "interval of unfairness"
 _NAMES = (_FRONT, _SELECTED, _UNCONSTRAINED, _OTHER, _FAILED, _BARS)
-
-
-def _one_each(values: Sequence[T], *, n: int, name: str) -> Sequence[T]:
-    """As many values as panels; a single one is repeated."""
-    if len(values) not in (1, n):
-        raise ValueError(
-            f"`{name}` must have one entry, or one for each of the {n} panels, but has "
-            f"{len(values)}."
-        )
-    return values if len(values) == n else [*values] * n
 
 
 def _draw(

@@ -99,7 +99,7 @@ def test_numbers_stand_below_each_other_with_their_intervals(untyped):
 
 def test_axes_say_what_they_measure(panel):
     figure = plots.frontier(
-        [panel, panel], labels=[LABEL, "other"], headings=[HEADING], title="Linear"
+        [panel, panel], labels=[LABEL, "other"], headings=[HEADING, ""], title="Linear"
     )
     first, second = figure.axes
     assert first.get_xlabel() == "gap on test [0-1]"
@@ -174,7 +174,9 @@ def test_frontier_refuses(change, message, panel):
 def test_frontier_needs_a_panel_and_as_many_labels(panel):
     with pytest.raises(ValueError, match="`frontiers` must hold at least one"):
         plots.frontier([])
-    with pytest.raises(ValueError, match="`headings` must have one entry, or one for"):
+    with pytest.raises(
+        ValueError, match="`headings` must have an entry for each of the 3"
+    ):
         plots.frontier([panel] * 3, headings=["a", "b"])
 
 
