@@ -1,7 +1,7 @@
 """The models of `fairjax sweep`: linear, kernel machines and networks.
 
 Each is a frozen dataclass of options that were read and checked. It traces its
-frontier, decides on rows that it has not seen, and describes itself to the report.
+frontier, and describes itself to the report.
 """
 
 import dataclasses
@@ -11,12 +11,10 @@ from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool
 
-from .. import datasets, divergences, erm, frontiers, kernels, penalties, solvers
-from ..datasets import Dataset, Samples
+from .. import datasets, divergences, erm, frontiers, kernels, penalties
+from ..datasets import Dataset
 from ..frontiers import Frontier
-from ..frontiers.network import decide as network_decisions
 from ..notions import Notion
 from .options import ModelOptions, choose, numbers
 
@@ -131,16 +129,12 @@ class Model:
         """Raises `ValueError` for data that it cannot be fitted to."""
         real = self.takes_real_labels
         for notion in notions:
-            frontiers.check(data, notion=notion, n_folds=self.folds, regression=real)
+            frontiers.check_dataset(
+                data, notion=notion, n_folds=self.folds, regression=real
+            )
 
     def trace(self, data: Dataset, **run: Any) -> Frontier:
         """The frontier for a data set; `run` are notion, seed, progress and so on."""
-        raise NotImplementedError
-
-    def decide(
-        self, found: Frontier, train: Samples, rows: Samples
-    ) -> Bool[np.ndarray, "m n"]:
-        """Decisions for new rows of all points of its frontier, fitted on `train`."""
         raise NotImplementedError
 
 
@@ -164,13 +158,6 @@ class Linear(Model):
     def trace(self, data: Dataset, **run: Any) -> Frontier:  # noqa: D102
         return frontiers.linear(data, **self.arguments, **run)
 
-    def decide(  # noqa: D102
-        self, found: Frontier, train: Samples, rows: Samples
-    ) -> Bool[np.ndarray, "m n"]:
-        del train
-        scores = found.coefficients.astype(float) @ rows.features.T.astype(float)
-        return scores + found.intercept[:, None] > 0
-
 
 class KernelMachine(Model):
     """Support vector machines, which learn from some of the rows only."""
@@ -183,7 +170,7 @@ class KernelMachine(Model):
         arguments = {"kernel": kernel, "rows": given.rows or _ROWS}
         read = _cross_validated(given, arguments, ridges="1e-3")
         if given.bandwidths is not None:
-            if not frontiers.is_open(kernel):
+            if not frontiers.needs_bandwidth(kernel):
                 raise ValueError(f"`--bandwidths` has no use with `--kernel {name}`.")
             widths = numbers(given.bandwidths, option="--bandwidths")
             arguments["bandwidths"] = widths
@@ -205,7 +192,7 @@ class KernelMachine(Model):
         few, all_ = (int(data[0].is_train.sum()) for data in (drawn, loaded))
         if few < all_:
             words += f", learned from {few:,} of {all_:,} training rows"
-        if frontiers.is_open(arguments["kernel"]):
+        if frontiers.needs_bandwidth(arguments["kernel"]):
             if "bandwidths" not in arguments:
                 width = frontiers.median_bandwidth(drawn[0], seeds[0])
                 arguments["bandwidths"] = [width]
@@ -216,25 +203,6 @@ class KernelMachine(Model):
 
     def trace(self, data: Dataset, **run: Any) -> Frontier:  # noqa: D102
         return frontiers.kernel(data, **self.arguments, **run)
-
-    def decide(  # noqa: D102
-        self, found: Frontier, train: Samples, rows: Samples
-    ) -> Bool[np.ndarray, "m n"]:
-        fit = solvers.KernelFit(
-            coefficients=found.coefficients,
-            intercept=found.intercept,
-            dual=found.coefficients,
-            multipliers=np.zeros((found.strength.size, 0)),
-            objective=found.objective,
-            gap=found.gap,
-            violation=found.violation,
-            iterations=found.iterations,
-            converged=found.converged,
-            bandwidth=found.bandwidth,
-        )
-        kernel = self.arguments["kernel"]
-        scores = solvers.predict(fit, train.features, rows.features, kernel=kernel)
-        return np.asarray(scores > 0)
 
 
 class Network(Model):
@@ -276,12 +244,6 @@ class Network(Model):
 
     def trace(self, data: Dataset, **run: Any) -> Frontier:  # noqa: D102
         return frontiers.network(data, **self.arguments, **run)
-
-    def decide(  # noqa: D102
-        self, found: Frontier, train: Samples, rows: Samples
-    ) -> Bool[np.ndarray, "m n"]:
-        del train
-        return network_decisions(found, self.arguments["widths"], rows.features)
 
 
 class SharedNetwork(Network):

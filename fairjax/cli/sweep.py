@@ -262,7 +262,7 @@ def _guaranteed(panel: Panel, task: Task, asked: Guarantee, safety: Samples) -> 
     """The panel with the selection that the safety set allows."""
     found, result = guarantee.select(
         panel.mean,
-        task.model.decide(panel.mean, panel.data.train, safety),
+        frontiers.decide(panel.mean, panel.data.train, safety),
         safety,
         notion=task.notions[panel.notion],
         guarantee=asked,

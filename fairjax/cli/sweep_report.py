@@ -97,9 +97,10 @@ class Panel(NamedTuple):
     @property
     def settings(self) -> dict[str, np.ndarray]:
         """The settings beside the strength that differ between points."""
-        columns = {name: getattr(self.mean, name) for name in ("ridge", "bandwidth")}
         return {
-            k: column for k, column in columns.items() if np.unique(column).size > 1
+            name: column
+            for name, column in self.mean.points.items()
+            if name != "strength" and np.unique(column).size > 1
         }
 
     def with_limits(self) -> "Panel":
@@ -215,37 +216,25 @@ def document(panels: Sequence[Panel], seeds: Sequence[int], model: Model) -> str
 
 def picture(panels: Sequence[Panel]) -> "matplotlib.figure.Figure":
     """The frontier of each notion side by side."""
-    drawn = [
-        plots.Frontier(
-            unfairness=panel.mean.test_unfairness,
-            accuracy=panel.mean.test_accuracy,
-            front=panel.mean.on_front,
-            selected=panel.mean.selected,
-            unconstrained=panel.mean.unconstrained,
-            converged=panel.mean.converged,
-            label=f"{panel.unfairness} on test [0-1]",
-            low=panel.limits.low if panel.limits else None,
-            high=panel.limits.high if panel.limits else None,
-        )
-        for panel in panels
-    ]
     data, axis = panels[0].data, "test accuracy [share of correct decisions]"
     if data.is_regression:
         axis = "explained variance on test [share]"
     # matplotlib reads text between dollars as a formula.
     title = data.name.replace("$", r"\$")
-    return plots.frontier(drawn, title=title, accuracy_label=axis)
+    return plots.frontier(
+        [panel.mean for panel in panels],
+        labels=[f"{panel.unfairness} on test [0-1]" for panel in panels],
+        limits=[panel.limits for panel in panels],
+        title=title,
+        accuracy_label=axis,
+    )
 
 
 def rows(
     panels: Sequence[Panel], seeds: Sequence[int], model: Model
 ) -> Iterator[list[object]]:
     """All points of all seeds, under a header."""
-    names = [
-        name
-        for name in frontiers.Frontier._fields
-        if name not in ("coefficients", "intercept", "params", "counts", "test_rates")
-    ]
+    names = panels[0].mean.columns()
     tested = ("safety_unfairness", "safety_high", "safety_tested", "safety_passed")
     more = tested if any(panel.guarantee for panel in panels) else ()
     yield ["dataset", "notion", *model.columns, "seed", *names, *more]
@@ -257,14 +246,14 @@ def rows(
         name = report.harmless(panel.data.name)
         for seed, run in zip(seeds, panel.runs, strict=True):
             head = [name, panel.notion, *model.columns.values(), seed]
+            entries = [*run.columns().values(), *columns]
             for i in range(run.strength.size):
-                entries = [*(getattr(run, name) for name in names), *columns]
                 yield [*head, *(_entry(column, i) for column in entries)]
 
 
 def _entry(column, i: int) -> str:
-    """An entry of a column; an index becomes a flag, like the other flags 0 or 1."""
-    value = column == i if isinstance(column, int) else column[i]
+    """An entry of a column; flags are 0 or 1."""
+    value = column[i]
     return str(int(value)) if np.asarray(value).dtype.kind in "bi" else f"{value:.7g}"
 
 

@@ -18,11 +18,11 @@ def found():
 
 def on_test(found):
     test = TOY.test
-    scores = found.coefficients.astype(float) @ test.features.T.astype(float)
+    scores = found.fit.coefficients.astype(float) @ test.features.T.astype(float)
     cond = notions.equalized_odds(
         jnp.asarray(test.groups), jnp.asarray(test.labels), n_groups=2
     )
-    return scores + found.intercept.astype(float)[:, None] > 0, cond
+    return scores + found.fit.intercept.astype(float)[:, None] > 0, cond
 
 
 def test_rates_of_a_frontier_are_means_of_its_decisions(found):

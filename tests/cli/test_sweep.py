@@ -8,8 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fairjax import cli, datasets, frontiers, notions, penalties, plots
-from fairjax.cli import guarantee, models, terminal
-from fairjax.cli.options import ModelOptions
+from fairjax.cli import guarantee, terminal
 
 SMALL = ["--strengths", "0,1,1.5", "--folds", "2", "--notion", "equal-opportunity"]
 
@@ -412,8 +411,7 @@ def test_networks_are_promised_by_their_decisions_on_rows_set_aside(tmp_path):
         on_scores=penalties.mean_gap_info,
         **settings,
     )
-    model = models.parse(ModelOptions(model="mlp", widths="8"))
-    decisions = model.decide(found, learn.train, safety)
+    decisions = frontiers.decide(found, learn.train, safety)
     for row, own in zip(rows, decisions, strict=True):
         rates = [own[safety.groups == g].mean() for g in range(2)]
         np.testing.assert_allclose(

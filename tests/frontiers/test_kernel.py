@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fairjax import datasets, frontiers, kernels, notions, sweeps
+from fairjax import datasets, frontiers, kernels, notions, solvers, sweeps
 
 DATA = datasets.toy(n=160)
 STRENGTHS, RIDGES, BANDWIDTHS = [0.5, 1.0], [1e-3, 1e-2], [1.0, 2.0]
@@ -58,20 +58,26 @@ def shares(fit, x, part):
 
 def test_points_are_machines_at_shares_of_the_free_gap(found):
     assert found.strength.tolist() == [0.0, 0.5, 1.0] * 4
-    assert found.ridge.tolist() == ([1e-3] * 3 + [1e-2] * 3) * 2
-    assert found.bandwidth.tolist() == [1.0] * 6 + [2.0] * 6
+    assert found.points["ridge"].tolist() == ([1e-3] * 3 + [1e-2] * 3) * 2
+    assert found.points["bandwidth"].tolist() == [1.0] * 6 + [2.0] * 6
     assert found.converged.all()
     assert found.cv_converged.all()
     everyone = np.arange(len(DATA.train.labels))
     for i in range(len(found.strength)):
-        settings = found.strength[i], found.ridge[i], found.bandwidth[i]
+        settings = (
+            found.strength[i],
+            found.points["ridge"][i],
+            found.points["bandwidth"][i],
+        )
         fit, x, bound = fitted(everyone, *settings)
         np.testing.assert_allclose(
-            found.objective[i], fit.objective * found.ridge[i], rtol=1e-7
+            found.objective[i], fit.objective * found.points["ridge"][i], rtol=1e-7
         )
-        np.testing.assert_allclose(found.coefficients[i], fit.coefficients, atol=1e-5)
-        np.testing.assert_allclose(found.intercept[i], fit.intercept, atol=1e-5)
-        assert found.violation[i] <= 1e-7
+        np.testing.assert_allclose(
+            found.fit.coefficients[i], fit.coefficients, atol=1e-5
+        )
+        np.testing.assert_allclose(found.fit.intercept[i], fit.intercept, atol=1e-5)
+        assert found.fit.violation[i] <= 1e-7
         for name in ("train", "test"):
             part = getattr(DATA, name)
             accuracy, gap = shares(fit, x, part)
@@ -91,7 +97,11 @@ def test_validation_is_by_models_that_have_not_seen_the_samples(found):
     key = jax.random.key(4)
     codes = np.asarray(sweeps.folds(train.labels, train.groups, n_folds=3, key=key))
     for i in (2, 6):
-        settings = found.strength[i], found.ridge[i], found.bandwidth[i]
+        settings = (
+            found.strength[i],
+            found.points["ridge"][i],
+            found.points["bandwidth"][i],
+        )
         rows = []
         for fold in range(3):
             inside = np.flatnonzero(codes != fold)
@@ -109,15 +119,21 @@ def test_kernels_without_a_bandwidth_and_other_machines():
         n_folds=0,
     )  # fmt: skip
     linear = frontier(kernel=LINEAR)
-    assert np.isnan(linear.bandwidth).all()
+    assert "bandwidth" not in linear.points
     np.testing.assert_array_equal(linear.cv_accuracy, linear.train_accuracy)
     svm, logistic = frontier(), frontier(machine=solvers.fit_logistic)
     width = frontiers.median_bandwidth(DATA, seed=0)
-    assert svm.bandwidth.tolist() == logistic.bandwidth.tolist() == [width, width]
+    assert (
+        svm.points["bandwidth"].tolist()
+        == logistic.points["bandwidth"].tolist()
+        == [width, width]
+    )
     assert logistic.converged.all()
     assert not np.allclose(svm.objective, logistic.objective)
     with pytest.raises(ValueError, match="same grid, but their `bandwidth` differ"):
-        frontiers.average([svm, svm._replace(bandwidth=2 * svm.bandwidth)])
+        frontiers.average(
+            [svm, svm._replace(points=svm.points | {"bandwidth": np.ones(2)})]
+        )
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ def prepared(
             )
     if not (mass > 0).any():
         raise ValueError("`weights` must leave at least one sample, but all are 0.")
-    rows = directions(cond, contrasts, n=len(sides))
+    rows = contrast_weights(cond, contrasts, n=len(sides))
     samples = np.asarray(features, np.float64)
     settings, single = _points(c, bandwidth, tolerance, n_rows=len(rows))
     return Given(samples, sides, targets, mass, rows, **settings, single=single)
@@ -200,10 +200,22 @@ def check_bandwidth(kernel: Kernel, bandwidth: ArrayLike | None) -> None:
         )
 
 
-def directions(
+def contrast_weights(
     cond: Conditionals | None, contrasts: Contrasts, *, n: int
 ) -> Float[np.ndarray, "k n"]:
-    """Weights of the samples in each direction, as exact as the counts are."""
+    """Weights whose products with scores are the gaps of mean scores, in float64.
+
+    Row k makes the direction `u_k = sum_i weights_ki phi_i` that a kernel machine's
+    constraint is on; gaps of any scores are `weights @ scores`.
+
+    Args:
+        cond: from a notion; None for no direction.
+        contrasts: which groups are compared.
+        n: number of samples.
+
+    Raises:
+        ValueError: unless `cond` has one weight per sample.
+    """
     if cond is None:
         return np.zeros((0, n))
     checks.check_length(cond.weights[0, 0], n=n, name="cond.weights")
