@@ -103,12 +103,13 @@ def connected(address: str | None) -> Iterator[Executor | None]:
         )
     try:
         import distributed
+        from distributed.utils import silence_logging_cmgr
     except ImportError as error:
         raise ImportError(
             "`--scheduler` needs distributed: install it with "
             '`pip install "fairjax[cluster]"`.'
         ) from error
-    with distributed.utils.silence_logging_cmgr(logging.CRITICAL):
+    with silence_logging_cmgr(logging.CRITICAL):
         try:
             client = distributed.Client(address, timeout=CONNECT, set_as_default=False)
         except (OSError, ValueError, TypeError) as error:

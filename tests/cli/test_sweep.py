@@ -76,6 +76,35 @@ def test_toy_writes_all_and_says_what_it_found(done):
     assert "![accuracy against unfairness](frontier.png)" in report
 
 
+def test_it_says_what_the_data_can_tell(done):
+    result, out = done
+    said = re.search(
+        r"of the selected point lies between ([\d.]+) and ([\d.]+), without fairness "
+        r"between ([\d.]+) and ([\d.]+) \(95% confidence for each\)\.(.*?) The least "
+        r"is known of (group \w+ with label 1): with its (\d+) test samples the gap is "
+        r"known to \+-([\d.]+)\.",
+        result.stdout,
+    )
+    assert said, result.stdout
+    toy = datasets.toy()
+    test = toy.test
+    counts = [int(((test.labels == 1) & (test.groups == g)).sum()) for g in (0, 1)]
+    assert int(said[7]) == min(counts)
+    assert said[6].split()[1] == toy.group_names[int(np.argmin(counts))]
+    low, high, free_low, free_high = map(float, said.groups()[:4])
+    assert 0 <= low < high < free_high
+    assert ("cannot tell it from 0" in said[5]) == (low == 0)
+    assert ("The two overlap" in said[5]) == (high >= free_low)
+    with (out / "results.csv").open(newline="") as stream:
+        rows = [r for r in csv.DictReader(stream) if r["notion"] == "equal-opportunity"]
+    seen = [float(r["test_unfairness"]) for r in rows if r["selected"] == "1"][0]
+    assert low <= seen <= high
+    np.testing.assert_allclose(float(said[8]), max(high - seen, seen - low), atol=2e-3)
+    report = (out / "report.md").read_text()
+    assert "true gap, 95%" in report
+    assert f"{low:.3f}-{high:.3f}" in report
+
+
 def test_table_has_few_rows_and_marks_the_selected_one(tmp_path):
     result = invoke("--folds", "2", "--notion", "demographic-parity", "--out", tmp_path)
     rows = [line for line in result.stdout.splitlines() if line.startswith("│")]
@@ -103,6 +132,8 @@ def test_csv_of_ones_own_with_hostile_names(loans, tmp_path):
     assert "Groups: $M$, [/b]F" in result.stdout
     assert "+-" in result.stdout
     assert "Warning: the test part has only" in result.stdout
+    # Means over seeds have no limits.
+    assert "confidence" not in result.stdout
     with (tmp_path / "out" / "results.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) == 2 * 2 * 3
@@ -112,6 +143,7 @@ def test_csv_of_ones_own_with_hostile_names(loans, tmp_path):
     assert not [cell for cell in cells if cell[0] in "=+@"]
     report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert r"\[/b\]F" in report
+    assert "true gap" not in report
     assert r"pays \*back\*" in report
 
 
@@ -514,10 +546,9 @@ def test_options_of_another_model_are_refused(options, message, tmp_path):
 
 
 def test_a_checkpoint_of_another_grid_is_told(tmp_path):
-    few = ["--folds", "0", "--notion", "equal-opportunity", "--loss", "squared"]
-    few += ["--checkpoint", tmp_path / "kept", "--out", tmp_path / "out"]
-    assert invoke(*few, "--strengths", "0,1").exit_code == 0
-    result = invoke(*few, "--strengths", "0,1,1.5")
+    kept = ["--checkpoint", tmp_path / "kept", "--out", tmp_path / "out"]
+    assert invoke(*SMALL, *kept).exit_code == 0
+    result = invoke(*SMALL, *kept, "--strengths", "0,1,1.25")
     assert result.exit_code == 2
     assert result.stdout == ""
     assert "holds another sweep: " in result.stderr
