@@ -175,7 +175,7 @@ def test_frontier_needs_a_panel_and_as_many_labels(panel):
     with pytest.raises(ValueError, match="`frontiers` must hold at least one"):
         plots.frontier([])
     with pytest.raises(
-        ValueError, match="`headings` must have an entry for each of the 3"
+        ValueError, match="`headings` must have an entry for each"
     ):
         plots.frontier([panel] * 3, headings=["a", "b"])
 
