@@ -41,7 +41,7 @@ from timing import machine, peak_memory, summary
 
 from fairjax import datasets, erm, kernels, metrics, modules, notions, penalties
 from fairjax.divergences import mmd_squared
-from fairjax.training import evaluate, fit, stratified_batches
+from fairjax.training import fit, stratified_batches
 
 WIDTH, BATCH, BANDWIDTH = 64, 512, 4.0
 STRENGTHS = np.array([0.0, *np.logspace(-1, 1, 15)], np.float32)
@@ -71,14 +71,14 @@ def with_fairjax(data, strengths, seeds, epochs):
         objective=objective,
         optimizer=optax.adam(1e-3),
         epochs=epochs,
-        strength=strengths,
+        lam=strengths,
         seed=seeds,
         batch_size=BATCH,
     )
     jax.block_until_ready(found)
     test = as_batch(data.test)
     scores = jax.lax.map(
-        lambda params: evaluate(apply, params, test).scores, found.params
+        lambda params: erm.evaluate(apply, params, test).scores, found.params
     )
     return np.asarray(scores), bool(found.finite.all())
 

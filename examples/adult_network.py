@@ -49,7 +49,7 @@ from fairjax import (
     penalties,
     sweeps,
 )
-from fairjax.training import evaluate, fit
+from fairjax.training import fit
 
 BATCH = 512
 PENALTIES = {
@@ -112,7 +112,7 @@ def measure(data, apply, params, *, quick):
     cond = notions.demographic_parity(groups, n_groups=data.n_groups)
 
     def point(params):
-        outputs = evaluate(apply, params, batch)
+        outputs = erm.evaluate(apply, params, batch)
         decisions = outputs.scores > 0
         gap = metrics.max_gap(decisions, cond)
         return metrics.accuracy(decisions, labels), gap, outputs.representation
@@ -138,7 +138,7 @@ def main():
     print("penalty   strength  accuracy           gap                leakage")
     for name, strengths in STRENGTHS.items():
         strengths = strengths[::4] if given.smoke else strengths
-        points = sweeps.grid(strength=strengths, seed=range(n_seeds))
+        points = sweeps.grid(lam=strengths, seed=range(n_seeds))
         apply, params = train(data, name, points, epochs)
         rows, groups = measure(data, apply, params, quick=given.smoke)
         numbers = np.array([row[:2] for row in rows]).reshape(-1, n_seeds, 2)

@@ -260,7 +260,7 @@ def representations(data, seen, seed, divergence, setting):
         objective=objective,
         optimizer=optax.adam(3e-3),
         epochs=setting.epochs,
-        strength=np.asarray(setting.strengths, np.float32),
+        lam=np.asarray(setting.strengths, np.float32),
         seed=seed,
         batch_size=BATCH,
         by_label=False,

@@ -13,6 +13,8 @@ from typing import IO
 
 Writers = Mapping[Path, Callable[[IO[bytes]], object]]
 
+_PARTIAL = ".fairjax-"
+
 
 def write_whole(writers: Writers) -> None:
     """Writes files by these functions of an open binary stream; all, or none.
@@ -31,7 +33,7 @@ def write_whole(writers: Writers) -> None:
     try:
         for path, write in writers.items():
             target = _target(path)
-            aside = target.with_name(f".fairjax-{uuid.uuid4().hex}")
+            aside = _aside(target)
             moves.append((aside, target))
             with open(aside, "xb") as stream:
                 write(stream)
@@ -44,8 +46,14 @@ def write_whole(writers: Writers) -> None:
             aside.unlink(missing_ok=True)
 
 
+def remove_partial(folder: Path) -> None:
+    """Removes what a killed process was writing into a folder of its own."""
+    for partial in folder.glob(f"{_PARTIAL}*"):
+        partial.unlink(missing_ok=True)
+
+
 def state(path: Path) -> tuple[int, ...]:
-    """What changes when a file does: which one it is, its size and its time."""
+    """Device, inode, size and time of change of a file: they differ when it does."""
     found = path.stat()
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
@@ -60,7 +68,7 @@ def check_state(path: Path, before: tuple[int, ...]) -> None:
 
 def check_writable(path: Path) -> None:
     """Raises `OSError` unless a file can be written, or replaced, there."""
-    aside = _target(path).with_name(f".fairjax-{uuid.uuid4().hex}")
+    aside = _aside(_target(path))
     with open(aside, "xb"):
         pass
     aside.unlink()
@@ -89,8 +97,13 @@ def folder_for(folder: Path, names: Iterable[str]) -> Iterator[list[Path]]:
         raise
 
 
+def _aside(target: Path) -> Path:
+    """A new name next to the target, for a file that is not yet whole."""
+    return target.with_name(f"{_PARTIAL}{uuid.uuid4().hex}")
+
+
 def _target(path: Path) -> Path:
-    """Where the bytes go: a link stays one, and a device is never replaced."""
+    """The file behind a link, which stays one; a device is never replaced."""
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
         raise OSError(f"{str(path)!r} is there and is no file")

@@ -19,7 +19,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Key, PyTree, Real
 
 from . import barycenters
-from .erm import Batch, Objective, Outputs, Parts
+from .erm import Batch, Objective, Outputs, Parts, evaluate
 
 
 class LinearModel(nnx.Module):
@@ -172,7 +172,7 @@ class FairModel(nnx.Module):
         ...     on_scores=penalties.mean_gap_info)
         >>> model = FairModel(LinearModel(2, rngs=nnx.Rngs(0)), objective)
         >>> batch = erm.Batch(jnp.eye(2), jnp.array([0, 1]), jnp.array([0, 1]))
-        >>> value, parts = model.loss(batch, strength=0.5)
+        >>> value, parts = model.loss(batch, lam=0.5)
         >>> bool(value == parts.risk + 0.5 * parts.penalty)
         True
     """
@@ -186,15 +186,14 @@ class FairModel(nnx.Module):
         return self.model(features, *tasks)
 
     def loss(
-        self, batch: Batch, *, strength: float | Real[Array, ""]
+        self, batch: Batch, *, lam: float | Real[Array, ""]
     ) -> tuple[Float[Array, ""], Parts]:
         """The objective on a batch: for `nnx.value_and_grad(..., has_aux=True)`."""
-        from .training import evaluate
 
         def call(_, *inputs):
             return self.model(*inputs)
 
-        return self.objective(evaluate(call, None, batch), batch, strength)
+        return self.objective(evaluate(call, None, batch), batch, lam)
 
 
 class BarycenterHead(nnx.Module):

@@ -134,12 +134,12 @@ def test_a_fair_model_has_the_objective_of_its_parts(batch):
     inner = MAKERS["MLP"](nnx.Rngs(0))
     model = modules.FairModel(inner, OBJECTIVE)
     expected, _ = OBJECTIVE(inner(batch.features), batch, 0.3)
-    value, parts = model.loss(batch, strength=0.3)
+    value, parts = model.loss(batch, lam=0.3)
     np.testing.assert_allclose(value, expected, rtol=1e-6)
 
     @nnx.jit
     def slopes(model):
-        return nnx.grad(lambda m: m.loss(batch, strength=0.3)[0])(model)
+        return nnx.grad(lambda m: m.loss(batch, lam=0.3)[0])(model)
 
     leaves = jax.tree.leaves(slopes(model))
     assert len(leaves) == 6
@@ -171,7 +171,7 @@ def test_modules_linen_and_bare_functions_train_alike(batch):
     # Linen adds its biases by rank promotion.
     with jax.numpy_rank_promotion("allow"):
         found = {
-            name: fit(*maker, batch, strength=0.5, **options)
+            name: fit(*maker, batch, lam=0.5, **options)
             for name, maker in makers.items()
         }
     expected = found["bare"].params

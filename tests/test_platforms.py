@@ -271,7 +271,7 @@ def test_networks_at_many_strengths(rng, monkeypatch):
         optimizer=optax.sgd(1e-2),
         epochs=2,
         batch_size=8,
-        strength=jnp.array([0.0, 1.0]),
+        lam=jnp.array([0.0, 1.0]),
     )
     assert fit.finite.all()
     assert len(found) == 2 * len(PLATFORMS)

@@ -6,12 +6,14 @@ do for an array whose parts lie in several processes: none of them holds it whol
 one that raised alone would leave the others waiting.
 """
 
+import operator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jaxtyping import Array, ArrayLike
 
 
 def concrete(*arrays: object) -> bool:
@@ -344,6 +346,33 @@ def check_apart(weights: Any) -> None:
             f"{shared[0, 1]} is in several of stratum {shared[0, 0]}. Draw its group "
             f"from its memberships, or repeat it once per group with a weight."
         )
+
+
+def as_count(value: object, *, name: str, least: int, most: int | None = None) -> int:
+    """An integer, checked; raises `ValueError` where it is none or out of range."""
+    try:
+        count = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        count = least - 1
+    if count < least or (most is not None and count > most):
+        above = "" if most is None else f" and at most {most}, the number of samples"
+        raise ValueError(
+            f"`{name}` must be an integer of at least {least}{above}, but is {value}."
+        )
+    return count
+
+
+def as_columns(**columns: ArrayLike) -> list[Array]:
+    """Arrays of one shape (n,), checked; raises `ValueError` where they differ."""
+    shapes = {name: np.shape(column) for name, column in columns.items()}
+    if len(set(shapes.values())) > 1 or any(
+        len(shape) != 1 or shape == (0,) for shape in shapes.values()
+    ):
+        raise ValueError(
+            f"{' and '.join(f'`{name}`' for name in columns)} must have one shape (n,) "
+            f"with n of at least 1, but the shapes are {list(shapes.values())}."
+        )
+    return [jnp.asarray(column) for column in columns.values()]
 
 
 def _is_elsewhere(array: object) -> bool:

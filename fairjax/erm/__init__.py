@@ -12,11 +12,13 @@ from .losses import logistic as logistic
 from .losses import squared as squared
 from .losses import squared_hinge as squared_hinge
 from .losses import zero_one as zero_one
+from .objectives import Apply as Apply
 from .objectives import Batch as Batch
 from .objectives import Objective as Objective
 from .objectives import Outputs as Outputs
 from .objectives import Parts as Parts
 from .objectives import Penalty as Penalty
+from .objectives import evaluate as evaluate
 from .objectives import objective as objective
 from .risks import conditional_risks as conditional_risks
 from .risks import empirical_risk as empirical_risk

@@ -1,4 +1,4 @@
-"""Objectives of training: risk plus strength times unfairness, for one task or many.
+"""Objectives of training: risk plus `lam` times unfairness, for one task or many.
 
 An objective reads what a model puts out and the batch that it was given; it does not
 know the model. Unfairness is any function of values and conditionals, so a penalty acts
@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Real
 from .. import notions
 from ..arrays import checks
 
+Apply = Callable[..., Any]
 Penalty = Callable[[Array, notions.Conditionals], Any]
 
 
@@ -38,7 +39,7 @@ class Batch(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """What a model says of samples.
+    """Scores and representation that a model gives to samples.
 
     Attributes:
         scores: real outputs.
@@ -54,7 +55,7 @@ class Parts(NamedTuple):
 
     Attributes:
         risk: mean loss, averaged over tasks.
-        penalty: unfairness, not yet multiplied by the strength.
+        penalty: unfairness, not yet multiplied by `lam`.
         missing: share of the pairs of groups that the samples could not compare, as far
             as the penalty tells (`*_info` functions do).
         converged: False if an iterative divergence was cut short somewhere.
@@ -68,7 +69,7 @@ class Parts(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """Risk plus strength times unfairness; made by `erm.objective`."""
+    """Risk plus `lam` times unfairness; made by `erm.objective`."""
 
     loss: Callable[[Array, Array], Array]
     notion: notions.Notion
@@ -79,17 +80,17 @@ class Objective:
     per_task: bool
 
     def __call__(
-        self, outputs: Outputs, batch: Batch, strength: float | Real[Array, ""]
+        self, outputs: Outputs, batch: Batch, lam: float | Real[Array, ""]
     ) -> tuple[Float[Array, ""], Parts]:
         """The value to minimise and its parts: `value_and_grad(..., has_aux=True)`.
 
         Args:
             outputs: of the model on the batch.
             batch: the samples.
-            strength: weight of the unfairness, traced.
+            lam: weight of the unfairness, traced.
 
         Returns:
-            `risk + strength * penalty`, and both with what there is to log.
+            `risk + lam * penalty`, and both with what there is to log.
 
         Raises:
             ValueError: for a batch without tasks where there are several, scores that
@@ -120,10 +121,10 @@ class Objective:
             jnp.max(jnp.stack([f[1] for f in found])) if found else 0 * risk,
             jnp.all(jnp.stack([f[2] for f in found])) if found else jnp.array(True),
         )
-        return risk + jnp.asarray(strength).astype(risk.dtype) * total, parts
+        return risk + jnp.asarray(lam).astype(risk.dtype) * total, parts
 
     def conditionals(self, batch: Batch) -> notions.Conditionals:
-        """What the penalties compare in a batch."""
+        """The distributions that the penalties compare in a batch."""
         cond = self.notion(
             batch.groups, batch.labels, n_groups=self.n_groups, weights=batch.weights
         )
@@ -149,6 +150,36 @@ class Objective:
         return risks.sum() / present, present
 
 
+def evaluate(apply: Apply, params: PyTree, batch: Batch) -> Outputs:
+    """Scores and representation of a model on samples, as objectives read them.
+
+    Args:
+        apply: `apply(params, features)` to scores (n,) or (n, 1), or to `Outputs`;
+            called with `tasks` as a third argument where the batch has them.
+        params: of one model.
+        batch: samples; their tasks are passed on where there are any.
+
+    Raises:
+        ValueError: for scores that are not one per sample.
+
+    Example:
+        >>> batch = Batch(jnp.eye(2), jnp.array([0, 1]), jnp.array([0, 1]))
+        >>> evaluate(lambda w, x: x @ w, jnp.array([1.0, 2.0]), batch).scores.tolist()
+        [1.0, 2.0]
+    """
+    extra = () if batch.tasks is None else (batch.tasks,)
+    found = apply(params, batch.features, *extra)
+    scores, hidden = found if isinstance(found, tuple) else (found, None)
+    n = batch.features.shape[0]
+    if scores.shape not in ((n,), (n, 1)):
+        raise ValueError(
+            f"`apply` must return scores of shape ({n},) or ({n}, 1), but they have "
+            f"shape {scores.shape}."
+        )
+    scores = scores.reshape(n)
+    return Outputs(scores, scores[:, None] if hidden is None else hidden)
+
+
 def objective(
     *,
     loss: Callable[[Array, Array], Array],
@@ -159,7 +190,7 @@ def objective(
     n_tasks: int | None = None,
     per_task: bool = False,
 ) -> Objective:
-    """Composes `risk + strength * penalty` for training, with its parts by name.
+    """Composes `risk + lam * penalty` for training, with its parts by name.
 
     Args:
         loss: pointwise, such as `erm.logistic`.
@@ -175,9 +206,9 @@ def objective(
             averaged over tasks; else samples of all tasks are compared together.
 
     Returns:
-        A function of outputs, batch and strength. Weights of a batch, as
+        A function of outputs, batch and `lam`. Weights of a batch, as
         `training.stratified_batches` gives them, enter the risk and the notion alike.
-        Without a penalty it is the risk alone, at any strength.
+        Without a penalty it is the risk alone, at any `lam`.
 
     Raises:
         ValueError: for fewer than two groups, or `per_task` without tasks.

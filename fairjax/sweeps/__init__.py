@@ -3,25 +3,43 @@
 A point is a pytree of scalars, a grid is the same pytree with a leading axis. How a
 function of one point becomes a function of many is a choice, and a choice is a
 function: `vmapped`, `mapped`, `batched`, or your own. `run` adds what a long sweep
-needs around it: chunks, progress, resume, and failed points that stay alone.
+needs around it: chunks, progress, resume, and failed points that stay alone. Devices
+of a mesh share the points of each chunk; the workers of any `concurrent.futures`
+executor, on as many machines as it has, share the chunks.
 
 Bind data with `jax.tree_util.Partial(fn, data)`: they become arguments of the program,
 not constants inside it, and a checkpoint tells when they have changed.
+
+Folds, the Pareto front and the choice of one point are here too; fairness is not: all
+of it works for any two columns of numbers.
 """
 
+from .checkpoints import Checkpoint as Checkpoint
+from .checkpoints import describe as describe
+from .checkpoints import describe_shapes as describe_shapes
+from .checkpoints import program_digest as program_digest
+from .devices import check_mesh as check_mesh
+from .devices import map_rows as map_rows
+from .devices import program as program
+from .devices import replicated as replicated
+from .devices import without_context as without_context
+from .executors import map_batches as map_batches
+from .grid import grid as grid
+from .progress import Progress as Progress
+from .progress import progress_bar as progress_bar
 from .run import PointFunction as PointFunction
-from .run import Progress as Progress
 from .run import Strategy as Strategy
 from .run import SweepResult as SweepResult
 from .run import batched as batched
-from .run import cross_validate as cross_validate
-from .run import grid as grid
+from .run import chunk_size as chunk_size
+from .run import default_strategy as default_strategy
 from .run import mapped as mapped
-from .run import progress_bar as progress_bar
 from .run import run as run
+from .run import split_points as split_points
 from .run import vmapped as vmapped
 from .selection import eligible as eligible
 from .selection import pareto_front as pareto_front
 from .selection import select as select
+from .splits import cross_validate as cross_validate
 from .splits import folds as folds
 from .splits import safety_split as safety_split

@@ -1,192 +1,230 @@
-"""Checkpoints: chunks of results on disk that only the same sweep takes up again.
+"""Checkpoints: finished batches on disk that only the same sweep takes up again.
 
-A directory belongs to one sweep, described line by line in its manifest; the manifest's
-hash is the stamp of every chunk. orbax writes a chunk, whole or not at all, and a seal
-beside it tells whose it is and what its files hold: one that is damaged or stamped
-otherwise counts as absent.
+A directory belongs to one sweep, described line by line in its manifest: digests of
+points and data, options, and a digest of the program. A batch is one `.npz` file,
+written whole or not at all and stamped with the hash of the manifest; one that is
+damaged (the format has checksums) or stamped otherwise counts as absent.
 """
 
 import hashlib
 import json
-import math
 import os
 import pathlib
-import shutil
-from collections.abc import Callable
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import Jaxpr
 from jaxtyping import PyTree
 
-from .. import files as _files
-from . import processes
-from .fingerprints import content, form
+from .. import files
+from .executors import Work, map_batches
+from .progress import Progress
 
 
-class Store:
-    """Parts of a result on disk, for one process or several; or nothing at all.
+class Checkpoint:
+    """Batches of one sweep in a directory; without a directory none is kept.
 
     Args:
-        checkpoint: the directory; None for no checkpoint.
-        manifest: lines that tell this result from any other.
-        info: shapes and dtypes of a part.
-        part: what a part is called.
-        several: whether processes share it: then the first reads and writes.
+        directory: None for no checkpoint.
+        manifest: lines that tell this sweep from any other.
+        shapes: of a batch, as `jax.eval_shape` gives them.
+        name: of a batch, in file names.
+
+    Raises:
+        ValueError: for a directory that cannot be written, or of another sweep; the
+            message says in which lines they differ.
     """
 
     def __init__(
         self,
-        checkpoint: str | os.PathLike[str] | None,
+        directory: str | os.PathLike[str] | None,
         manifest: dict[str, str],
-        info: PyTree,
+        shapes: PyTree,
         *,
-        part: str,
-        several: bool = False,
+        name: str,
     ) -> None:
-        self.directory = None if checkpoint is None else pathlib.Path(checkpoint)
-        self.info, self.part, self.several = info, part, several
-        self.identity = digest(manifest).hex()
-        self._once(lambda at: claim(at, manifest))
+        self.directory = None if directory is None else pathlib.Path(directory)
+        self.shapes, self.name = shapes, name
+        text = _as_json(manifest)
+        self.identity = hashlib.sha256(text).hexdigest()
+        if self.directory is not None:
+            _claim(self.directory, manifest)
 
     def load(self, number: int) -> PyTree | None:
-        """A part that was saved before."""
-        stamp, name = self._names(number)
-        found = self._once(lambda at: load(at / name, stamp, self.info))
-        if self.several and self.directory is not None:
-            return processes.from_first(found, self.info)
-        return found
+        """A batch that was saved before; None unless it is there, whole and ours."""
+        if self.directory is None:
+            return None
+        expected, structure = jax.tree.flatten(self.shapes)
+        try:
+            file = self.directory / self._file(number)
+            with open(file, "rb") as stream, np.load(stream) as stored:
+                if str(stored["stamp"]) != self._stamp(number):
+                    return None
+                # NumPy stores bfloat16 and the like as plain bytes.
+                leaves = [
+                    stored[f"arr_{i}"].view(leaf.dtype)
+                    for i, leaf in enumerate(expected)
+                ]
+        except Exception:  # A damaged file raises almost anything; recompute it.
+            return None
+        return jax.tree.unflatten(structure, leaves)
 
     def save(self, number: int, values: PyTree) -> None:
-        """Writes a part, whole or not at all."""
-        stamp, name = self._names(number)
-        self._once(lambda at: store(at / name, stamp, values))
+        """Writes a batch, whole or not at all.
 
-    def _names(self, number: int) -> tuple[str, str]:
-        return f"{self.identity}-{number}", f"{self.part}-{number:05d}"
+        Raises:
+            ValueError: where it cannot be written.
+        """
+        if self.directory is None:
+            return
+        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(values)]
+        stamp = np.asarray(self._stamp(number))
+        file = self.directory / self._file(number)
+        try:
+            files.write_whole(
+                {file: lambda stream: np.savez(stream, *leaves, stamp=stamp)}
+            )
+        except OSError as error:
+            raise ValueError(
+                f"`checkpoint` {self.directory} cannot be written: {error}. Make room, "
+                f"or name another directory."
+            ) from error
 
-    def _once(self, action: Callable[[pathlib.Path], Any]) -> Any:
-        at = self.directory
-        if at is None:
-            return None
-        return processes.by_first(lambda: action(at)) if self.several else action(at)
+    def map_batches(
+        self,
+        work: Work,
+        batches: Sequence[Any],
+        *,
+        executor: Executor | None = None,
+        progress: Progress | None = None,
+    ) -> list[Any]:
+        """Results of all batches in order: found again, or worked out now and saved.
+
+        Args:
+            work: as for `executors.map_batches`.
+            batches: likewise.
+            executor: likewise.
+            progress: called as `progress(done, total)`, in batches.
+        """
+        total = len(batches)
+        results = [self.load(number) for number in range(total)]
+        missing = [number for number in range(total) if results[number] is None]
+
+        def keep(index: int, result: Any) -> None:
+            self.save(missing[index], result)
+            results[missing[index]] = result
+            report()
+
+        def report() -> None:
+            if progress:
+                progress(total - sum(result is None for result in results), total)
+
+        if len(missing) < total:
+            report()
+        pending = (batches[number] for number in missing)
+        map_batches(work, pending, executor=executor, done=keep)
+        return results
+
+    def _file(self, number: int) -> str:
+        return f"{self.name}-{number:05d}.npz"
+
+    def _stamp(self, number: int) -> str:
+        return f"{self.identity}-{self.name}-{number}"
 
 
 def describe(name: str, tree: PyTree) -> dict[str, str]:
-    """Lines of a manifest: form and hash of every array of a pytree."""
+    """Lines of a manifest: dtype, shape and hash of every array of a pytree."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {name + jax.tree_util.keystr(path): content(leaf) for path, leaf in leaves}
+    return {name + jax.tree_util.keystr(path): _digest(leaf) for path, leaf in leaves}
 
 
-def describe_form(name: str, tree: PyTree) -> dict[str, str]:
-    """Lines of a manifest: form of every array of a pytree."""
+def describe_shapes(name: str, tree: PyTree) -> dict[str, str]:
+    """Lines of a manifest: dtype and shape of every array of a pytree."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {name + jax.tree_util.keystr(path): form(leaf) for path, leaf in leaves}
+    return {name + jax.tree_util.keystr(path): _shape(leaf) for path, leaf in leaves}
 
 
-def digest(manifest: dict[str, str]) -> bytes:
-    """What tells a sweep from any other."""
-    return hashlib.sha256(_text(manifest)).digest()
+def program_digest(program: Any) -> str:
+    """Hash of a traced function, from `jax.make_jaxpr`: its text and its constants.
+
+    The same in every process and on every device. What host callbacks do is not seen.
+    """
+    with np.printoptions(threshold=sys.maxsize, floatmode="unique"):
+        text = re.sub(r"\b0x\w+", "", str(program))  # Addresses differ by process,
+    text = re.sub(  # and so does the order of a set.
+        r"\{('[^{}]*')\}", lambda found: str(sorted(found[1].split(", "))), text
+    )
+    lines = [
+        text,
+        *(_digest(jnp.asarray(constant)) for constant in _constants(program)),
+    ]
+    return f"sha256:{hashlib.sha256(chr(10).join(lines).encode()).hexdigest()[:16]}"
 
 
-def claim(directory: pathlib.Path, manifest: dict[str, str]) -> None:
+def _constants(value: Any) -> Iterator[Any]:
+    """Arrays that a program and the programs inside it have closed over."""
+    if hasattr(value, "jaxpr"):
+        yield from value.consts
+        value = value.jaxpr
+    if isinstance(value, Jaxpr):
+        value = [param for eqn in value.eqns for param in eqn.params.values()]
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _constants(item)
+
+
+def _shape(leaf: Any) -> str:
+    return f"{leaf.dtype}{list(leaf.shape)}"
+
+
+def _digest(leaf: Any) -> str:
+    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    plain = np.asarray(jax.random.key_data(leaf) if is_key else leaf)
+    return f"{_shape(leaf)} sha256:{hashlib.sha256(plain.tobytes()).hexdigest()}"
+
+
+def _as_json(manifest: dict[str, str]) -> bytes:
+    return json.dumps(manifest, indent=1, sort_keys=True).encode()
+
+
+def _claim(directory: pathlib.Path, manifest: dict[str, str]) -> None:
     """Takes the directory for this sweep, or raises if another one lives there."""
     file = directory / "sweep.json"
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        for left in directory.glob("*.orbax-checkpoint-tmp*"):
-            shutil.rmtree(left, ignore_errors=True)  # By a process that was killed.
-        found = _manifest_in(file)
+        files.remove_partial(directory)
+        found = _read_manifest(file)
         if found is None:
-            _files.write_whole({file: lambda stream: stream.write(_text(manifest))})
+            text = _as_json(manifest)
+            files.write_whole({file: lambda stream: stream.write(text)})
     except OSError as error:
         raise ValueError(
             f"`checkpoint` must be a directory that can be written: {error}."
         ) from error
     if found is not None and found != manifest:
         names = sorted(manifest.keys() | found.keys())
-        differ = "; ".join(
+        differences = "; ".join(
             f"{name} is {found.get(name, 'absent')} there, "
             f"{manifest.get(name, 'absent')} here"
             for name in names
             if found.get(name) != manifest.get(name)
         )
         raise ValueError(
-            f"`checkpoint` {directory} holds another sweep: {differ}. Name another "
-            f"directory, or delete this one to start afresh."
+            f"`checkpoint` {directory} holds another sweep: {differences}. Name "
+            f"another directory, or delete this one to start afresh."
         )
 
 
-def _manifest_in(file: pathlib.Path) -> dict[str, str] | None:
-    """None where there is none, or a damaged one: chunks still tell whose they are."""
+def _read_manifest(file: pathlib.Path) -> dict[str, str] | None:
+    """None where it is absent or damaged: batches still tell whose they are."""
     try:
         found = json.loads(file.read_bytes()) if file.exists() else None
     except ValueError:
         return None
     return found if isinstance(found, dict) else None
-
-
-def _text(manifest: dict[str, str]) -> bytes:
-    return json.dumps(manifest, indent=1, sort_keys=True).encode()
-
-
-def store(at: pathlib.Path, stamp: str, values: PyTree) -> None:
-    """Writes the values of a chunk; it is there once its seal is, the last to come."""
-    # orbax refuses arrays without entries, whose form says all there is to say.
-    leaves = [leaf for leaf in jax.tree.leaves(values) if math.prod(leaf.shape)]
-    try:
-        with _checkpointer() as checkpointer:
-            checkpointer.save(at.absolute(), leaves, force=True)
-        seal = _text(_seal(at, stamp))
-        _files.write_whole({_seal_of(at): lambda stream: stream.write(seal)})
-    except Exception as error:  # Storage libraries raise almost anything.
-        words = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(
-            f"`checkpoint` {at.parent} cannot be written: {words.rstrip('.')}. Make "
-            f"room, or name another directory."
-        ) from error
-
-
-def load(at: pathlib.Path, stamp: str, info: PyTree) -> PyTree | None:
-    """The values of a chunk; None unless it is there, whole and ours."""
-    expected, structure = jax.tree.flatten(info)
-    try:
-        if json.loads(_seal_of(at).read_bytes()) != _seal(at, stamp):
-            return None
-        with _checkpointer() as checkpointer:
-            stored = iter(checkpointer.restore(at.absolute()))
-        leaves = [
-            np.asarray(next(stored))
-            if math.prod(want.shape)
-            else np.zeros(want.shape, want.dtype)
-            for want in expected
-        ]
-    except Exception:  # And a damaged chunk anything; recompute it.
-        return None
-    same = [form(leaf) for leaf in leaves] == [form(want) for want in expected]
-    return jax.tree.unflatten(structure, leaves) if same else None
-
-
-def _checkpointer() -> Any:
-    """For this process alone: where several share a directory, the first has it."""
-    import orbax.checkpoint as ocp
-
-    own = jax.process_index()
-    alone = ocp.options.MultiprocessingOptions(
-        primary_host=own, active_processes={own}, barrier_sync_key_prefix="fairjax"
-    )
-    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
-    return ocp.Checkpointer(handler, multiprocessing_options=alone)
-
-
-def _seal_of(at: pathlib.Path) -> pathlib.Path:
-    return at.with_suffix(".json")
-
-
-def _seal(at: pathlib.Path, stamp: str) -> dict[str, str]:
-    """Whose chunk it is, and a hash of each of its files."""
-    files = sorted(path for path in at.rglob("*") if path.is_file())
-    return {"stamp": stamp} | {
-        path.relative_to(at).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in files
-    }

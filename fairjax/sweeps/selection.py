@@ -6,7 +6,6 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from ..arrays import checks
-from .splits import as_columns
 
 
 def pareto_front(
@@ -30,7 +29,7 @@ def pareto_front(
         ...     jnp.array([0.9, 0.8, 0.7]), jnp.array([0.2, 0.1, 0.1])).tolist()
         [True, True, False]
     """
-    quality, unfairness = as_columns(quality=quality, unfairness=unfairness)
+    quality, unfairness = checks.as_columns(quality=quality, unfairness=unfairness)
     finite = jnp.isfinite(quality) & jnp.isfinite(unfairness)
     quality = jnp.where(finite, quality, -jnp.inf)
     unfairness = jnp.where(finite, unfairness, jnp.inf)
@@ -76,7 +75,7 @@ def select(
     References:
         Donini et al., NeurIPS 2018, section 5: the two-step validation procedure.
     """
-    accuracy, unfairness = as_columns(accuracy=accuracy, unfairness=unfairness)
+    accuracy, unfairness = checks.as_columns(accuracy=accuracy, unfairness=unfairness)
     able = eligible(accuracy, unfairness, keep=keep, valid=valid)
     least = jnp.min(jnp.where(able, unfairness, jnp.inf))
     ranks = jnp.where(able & (unfairness == least), accuracy, -jnp.inf)
@@ -91,7 +90,7 @@ def eligible(
     valid: Bool[ArrayLike, " m"] | None,
 ) -> Bool[Array, " m"]:
     """Mask of the settings that step 1 of `select` keeps; raises as it does."""
-    accuracy, unfairness = as_columns(accuracy=accuracy, unfairness=unfairness)
+    accuracy, unfairness = checks.as_columns(accuracy=accuracy, unfairness=unfairness)
     able = jnp.isfinite(accuracy) & jnp.isfinite(unfairness)
     if valid is not None:
         checks.check_length(valid, n=accuracy.shape[0], name="valid", to="accuracy")

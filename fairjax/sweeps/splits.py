@@ -4,14 +4,15 @@ Samples are put in order of group and label, at random inside each such cell, an
 out like cards; so every cell has its share in every part.
 """
 
-import operator
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Int, PRNGKeyArray, Real
+from jax.tree_util import Partial
+from jaxtyping import Array, ArrayLike, Bool, Int, PRNGKeyArray, PyTree, Real
 
 from ..arrays import checks
+from .progress import Progress
+from .run import PointFunction
 
 
 def folds(
@@ -50,7 +51,7 @@ def folds(
     """
     labels, groups = _as_samples(labels, groups)
     n = labels.shape[0]
-    n_folds = as_count(n_folds, name="n_folds", least=2, most=n)
+    n_folds = checks.as_count(n_folds, name="n_folds", least=2, most=n)
     dealt = jnp.arange(n, dtype=jnp.int32) % n_folds
     return _dealt(labels, groups, dealt, key)
 
@@ -104,36 +105,64 @@ def safety_split(
     return _dealt(labels, groups, jnp.asarray(np.diff(before) > 0), key)
 
 
-def as_count(value: object, *, name: str, least: int, most: int | None = None) -> int:
-    """The integer that it is; raises `ValueError` where it is none, or out of range."""
-    try:
-        count = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        count = least - 1
-    if count < least or (most is not None and count > most):
-        above = "" if most is None else f" and at most {most}, the number of samples"
-        raise ValueError(
-            f"`{name}` must be an integer of at least {least}{above}, but is {value}."
-        )
-    return count
+def cross_validate(
+    fn: PointFunction,
+    fold_codes: Int[ArrayLike, " n"],
+    *,
+    n_folds: int,
+    progress: Progress | None = None,
+) -> PyTree:
+    """Calls `fn(train, validation)` once per fold; one program serves all folds.
 
+    A fold is a pair of masks, so shapes never change: fit with `weights=train` and
+    score with `weights=validation`. Grids go inside: `mapped(...)(points)` in `fn`
+    gives (n_folds, m) tables. Where chunks or a checkpoint are wanted, make the fold
+    an axis instead: `run(fn, grid(fold=range(n_folds), lam=...))`.
 
-def as_columns(**columns: ArrayLike) -> list[Array]:
-    """Arrays of one shape (n,); raises `ValueError` where they are not."""
-    shapes = {name: np.shape(column) for name, column in columns.items()}
-    if len(set(shapes.values())) > 1 or any(
-        len(shape) != 1 or shape == (0,) for shape in shapes.values()
-    ):
-        raise ValueError(
-            f"{' and '.join(f'`{name}`' for name in columns)} must have one shape (n,) "
-            f"with n of at least 1, but the shapes are {list(shapes.values())}."
-        )
-    return [jnp.asarray(column) for column in columns.values()]
+    Args:
+        fn: two boolean masks (n,) to a pytree of arrays; it is traced once. Bind data
+            with `jax.tree_util.Partial`.
+        fold_codes: from `folds`; each of `[0, n_folds)` must occur.
+        n_folds: static.
+        progress: called as `progress(done, n_folds)` after each fold.
+
+    Returns:
+        The values of `fn`, stacked on a new axis 0 of length `n_folds`.
+
+    Raises:
+        ValueError: for codes out of range, an empty fold, or fewer than 2 folds.
+
+    Example:
+        >>> codes = jnp.array([0, 1, 1])
+        >>> cross_validate(
+        ...     lambda train, validation: validation.sum(), codes, n_folds=2).tolist()
+        [1, 2]
+    """
+    n = np.shape(fold_codes)[0]
+    n_folds = checks.as_count(n_folds, name="n_folds", least=2, most=n)
+    checks.check_groups(fold_codes, n_groups=n_folds, name="fold_codes")
+    if checks.concrete(fold_codes):
+        sizes = np.bincount(np.asarray(fold_codes), minlength=n_folds)
+        if not sizes.all():
+            raise ValueError(
+                f"every fold needs a sample, but fold {int(np.argmin(sizes))} of "
+                f"{n_folds} has none. Make the codes with `sweeps.folds`."
+            )
+    codes = jnp.asarray(fold_codes)
+    bound = jax.device_put(fn if isinstance(fn, Partial) else Partial(fn))
+    one = jax.jit(lambda bound, codes, fold: bound(codes != fold, codes == fold))
+    values = []
+    for fold in range(n_folds):
+        values.append(one(bound, codes, jnp.asarray(fold, codes.dtype)))
+        if progress:
+            jax.block_until_ready(values[-1])
+            progress(fold + 1, n_folds)
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *values)
 
 
 def _as_samples(labels: ArrayLike, groups: ArrayLike) -> list[Array]:
     checks.check_finite(labels, name="labels")
-    return as_columns(labels=labels, groups=groups)
+    return checks.as_columns(labels=labels, groups=groups)
 
 
 def _dealt(labels: Array, groups: Array, dealt: Array, key: PRNGKeyArray) -> Array:

@@ -1,16 +1,16 @@
-"""Training: one `lax.scan` program for any model, objective and optimiser.
+"""Training of one model, or of one per point of a sweep, by minibatch descent.
 
-`fit` takes functions and pytrees. Strengths, tolerances and seeds are arrays, so one
-compiled program trains every point of a sweep; what goes wrong at one point is a field
-of the result and leaves its neighbours alone. `stratified_batches` gives mini-batches
-in which a fairness penalty can see every group.
+Each epoch is a scan over its batches, and a few epochs are one call of one compiled
+program, between which the host reports progress and saves the state.
 
 The loop is yours to write as well: `fit` uses nothing that is not public.
 """
 
+import dataclasses
 import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from concurrent.futures import Executor
 from typing import Any, NamedTuple
 
 import jax
@@ -22,13 +22,9 @@ from jaxtyping import Array, Bool, Float, Int, PyTree, Real
 
 from .. import sweeps
 from ..arrays import checks
-from ..erm import Batch, Objective, Outputs, Parts, losses
-from ..sweeps import checkpoints, devices, fingerprints, processes
-from .batches import Batches as Batches
+from ..erm import Apply, Batch, Objective, Parts, evaluate, losses
 from .batches import Plan, stratified
-from .batches import stratified_batches as stratified_batches
 
-Apply = Callable[..., Any]
 Init = Callable[[Array], PyTree]
 
 
@@ -61,7 +57,7 @@ class Fit(NamedTuple):
     Attributes:
         params: those of the best validation objective, or without validation those at
             the end; where training diverged, the last finite ones before.
-        multiplier: last weight of the unfairness: the strength, or in constraint mode
+        multiplier: last weight of the unfairness: `lam`, or in constraint mode
             the dual variable, a warm start for a neighbouring tolerance.
         finite: False where a value, slope or parameter became NaN or infinite.
         epochs: how many were trained, fewer than asked for after an early stop.
@@ -73,6 +69,9 @@ class Fit(NamedTuple):
     finite: Bool[Array, "*m"]
     epochs: Int[Array, "*m"]
     history: History
+
+
+_Data = tuple[Batch, Batch | None, Array]  # training, validation, dual rate
 
 
 class _State(NamedTuple):
@@ -90,18 +89,6 @@ class _State(NamedTuple):
     epochs: Array
 
 
-class _Setting(NamedTuple):
-    """What does not change between the points of a sweep, static for `jit`."""
-
-    apply: Apply
-    objective: Objective
-    optimizer: optax.GradientTransformation
-    epochs: int
-    patience: int | None
-    constrained: bool
-    validated: bool
-
-
 def fit(
     apply: Apply,
     init: Init,
@@ -110,7 +97,7 @@ def fit(
     objective: Objective,
     optimizer: optax.GradientTransformation,
     epochs: int,
-    strength: Real[Array | np.ndarray, "*m"] | float = 0.0,
+    lam: Real[Array | np.ndarray, "*m"] | float = 0.0,
     tolerance: Real[Array | np.ndarray, "*m"] | float | None = None,
     dual_rate: float = 0.1,
     seed: Int[Array | np.ndarray, "*m"] | int = 0,
@@ -121,16 +108,18 @@ def fit(
     patience: int | None = None,
     strategy: sweeps.Strategy | None = None,
     every: int | None = None,
+    chunk: int | None = None,
     mesh: Mesh | None = None,
+    executor: Executor | None = None,
     progress: sweeps.Progress | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     tag: str = "",
 ) -> Fit:
-    """Minimises `risk + strength * unfairness`, or the risk under a bound.
+    """Models that minimise `risk + lam * unfairness`, or the risk under a bound.
 
-    Strength, tolerance and seed are numbers, or arrays of one length m: then m models
+    `lam`, `tolerance` and `seed` are numbers, or arrays of one length m: then m models
     are trained, and every array of the result has a leading axis. `sweeps.grid` makes
-    such arrays: `fit(..., **sweeps.grid(strength=[0.0, 1.0], seed=[0, 1]))`.
+    such arrays: `fit(..., **sweeps.grid(lam=[0.0, 1.0], seed=[0, 1]))`.
 
     Args:
         apply: `apply(params, features)` to scores (n,) or (n, 1), or to `erm.Outputs`;
@@ -141,7 +130,7 @@ def fit(
         objective: from `erm.objective`.
         optimizer: any of optax; it is never changed during training.
         epochs: static; passes over the data.
-        strength: at least 0, weight of the unfairness; in constraint mode, where its
+        lam: at least 0, weight of the unfairness; in constraint mode, where its
             weight begins (a warm start).
         tolerance: asks for unfairness at most this much, in the penalty's units, by
             dual ascent: after each epoch the weight grows by `dual_rate` times the
@@ -161,13 +150,18 @@ def fit(
             CPUs, else vmapped.
         every: static; epochs per call of the program, between which progress is
             reported and saved. A twentieth of all when absent.
+        chunk: static; with `executor`, models per batch: a 32nd of all when absent.
         mesh: devices that share the models, as for `sweeps.run`, in one process or in
             several that `jax.distributed` has joined.
-        progress: called as `progress(done, epochs)`; `sweeps.progress_bar`.
-        checkpoint: a directory. Training goes on from the last state saved there, and
-            ends as if never interrupted, to the last bit on the same device. One of
-            other data, other options or another program, in which model, objective and
-            optimizer are written out, is refused.
+        executor: whose workers train batches of models, each on its default device;
+            see `sweeps.map_batches`. The closures of optax need cloudpickle.
+        progress: called as `progress(done, epochs)`; `sweeps.progress_bar`. With
+            `executor` it counts batches of models.
+        checkpoint: a directory. Training goes on from the last state saved there, or
+            with `executor` from the batches that are finished, and ends as if never
+            interrupted, to the last bit on the same device. One of other data, other
+            options or another program, in which model, objective and optimizer are
+            written out, is refused.
         tag: whatever else the result depends on, such as what host callbacks do; a
             checkpoint under another tag is refused.
 
@@ -179,10 +173,10 @@ def fit(
     Raises:
         ValueError: for data of different lengths or not finite, codes out of range,
             a cell without members where groups are compared within tasks, a batch too
-            small for its cells, strengths or tolerances that are negative, arrays of
-            different lengths, fewer models than devices, scores that are not one per
-            sample, a checkpoint of another training or that cannot be written, or
-            processes that differ.
+            small for its cells, weights or tolerances that are negative, arrays of
+            different lengths, fewer models than devices, `mesh` and `executor` at
+            once, scores that are not one per sample, a checkpoint of another training
+            or that cannot be written, or one with a mesh that spans processes.
 
     Example:
         >>> from fairjax import datasets, erm, notions, penalties
@@ -193,7 +187,7 @@ def fit(
         >>> found = fit(
         ...     lambda params, x: x @ params, lambda key: jnp.zeros(2), data,
         ...     objective=objective, optimizer=optax.adam(0.1), epochs=50,
-        ...     strength=jnp.array([0.0, 1.0]))
+        ...     lam=jnp.array([0.0, 1.0]))
         >>> found.params.shape, bool(found.finite.all())
         ((2, 2), True)
         >>> bool(found.history.penalty[1, -1] < 0.1 * found.history.penalty[0, -1])
@@ -221,35 +215,39 @@ def fit(
     if clip is not None:
         checks.check_nonnegative(clip, name="clip", positive=True)
         optimizer = optax.chain(optax.clip_by_global_norm(clip), optimizer)
-    points, single = _points(strength, tolerance, seed)
+    points, single = _points(lam, tolerance, seed)
     plan = None
     if batch_size is not None:
         plan = _plan(train, batch_size=batch_size, by_label=by_label)
     every = max(1, -(-epochs // 20)) if every is None else min(every, epochs)
     if strategy is None:
-        on_cpu = jax.default_backend() == "cpu"
-        strategy = sweeps.mapped if on_cpu else sweeps.vmapped
-    setting = _Setting(
-        apply,
-        objective,
-        optimizer,
-        epochs,
-        patience,
-        tolerance is not None,
-        validation is not None,
+        strategy = sweeps.default_strategy()
+    m = points["seed"].size
+    size = m if executor is None else sweeps.chunk_size(m, chunk, executor)
+    if mesh is not None:
+        mesh = sweeps.check_mesh(
+            mesh, m, name="lam", checkpoint=checkpoint, executor=executor
+        )
+        size = -(-m // mesh.size) * mesh.size
+    training = _Training(
+        apply=apply,
+        init=init,
+        objective=objective,
+        optimizer=optimizer,
+        epochs=epochs,
+        patience=patience,
+        constrained=tolerance is not None,
+        validated=validation is not None,
+        plan=plan,
+        every=every,
+        strategy=strategy,
+        mesh=mesh,
     )
     data = (train, validation, jnp.asarray(dual_rate, jnp.float32))
-    m = points["seed"].size
-    if mesh is not None:
-        mesh = devices.check(mesh, m, name="strength")
-        rows = np.minimum(np.arange(-(-m // mesh.size) * mesh.size), m - 1)
-        points = {name: np.asarray(column)[rows] for name, column in points.items()}
-    begin = functools.partial(_begin, setting, init)
-    advance = functools.partial(_advance, setting, plan, every)
-    with devices.apart(mesh):
-        several = devices.several(mesh)
+    batches = sweeps.split_points(points, m, size)
+    with sweeps.without_context(mesh):
         manifest = {}
-        if several or checkpoint is not None:
+        if checkpoint is not None:
             options = {
                 "batch_size": batch_size,
                 "by_label": plan is not None and by_label,
@@ -260,215 +258,238 @@ def fit(
                 "strategy": getattr(strategy, "__name__", type(strategy).__name__),
                 "tag": tag,
             }
+            options |= {} if executor is None else {"chunk": size}
             manifest = {name: str(value) for name, value in options.items()}
-            manifest |= checkpoints.describe("points", points)
-            manifest |= checkpoints.describe("data", data)
-            manifest |= _programs(begin, advance, data, points)
-        if several:
-            saved = {"saved": str(checkpoint is not None)}
-            digest = checkpoints.digest(manifest | saved)
-            what = "points, data, options and programs of a training"
-            processes.check_same(digest, what=what)
-        if mesh is not None:
-            data = jax.device_put(data, devices.everywhere(mesh))
-        start = devices.program(lambda _, points: strategy(begin)(points), mesh)
+            manifest |= sweeps.describe("points", points)
+            manifest |= sweeps.describe("data", data)
+            manifest |= training.digests(data, points)
+        if executor is None:
+            whole = training.run(
+                data,
+                batches[0],
+                checkpoint=checkpoint,
+                manifest=manifest,
+                progress=progress,
+            )
+            results = [whole]
+        else:
+            shapes = training.shapes(batches[0])
+            store = sweeps.Checkpoint(checkpoint, manifest, shapes, name="models")
+            results = store.map_batches(
+                functools.partial(training.run, data),
+                batches,
+                executor=executor,
+                progress=progress,
+            )
+    return jax.tree.map(
+        lambda *parts: jnp.asarray(
+            parts[0][0] if single else np.concatenate(parts)[:m]
+        ),
+        *results,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Training:
+    """What the points of a sweep have in common, static for `jit`."""
+
+    apply: Apply
+    init: Init
+    objective: Objective
+    optimizer: optax.GradientTransformation
+    epochs: int
+    patience: int | None
+    constrained: bool
+    validated: bool
+    plan: Plan | None
+    every: int
+    strategy: sweeps.Strategy
+    mesh: Mesh | None
+
+    def run(
+        self,
+        data: _Data,
+        points: dict[str, Array],
+        *,
+        checkpoint: str | os.PathLike[str] | None = None,
+        manifest: dict[str, str] | None = None,
+        progress: sweeps.Progress | None = None,
+    ) -> Fit:
+        """Trained models of some points, state by state kept in a checkpoint."""
+        start, advance = self._programs
+        if self.mesh is not None:
+            data = jax.device_put(data, sweeps.replicated(self.mesh))
         state = start((), points)
-        state = state if mesh is None else jax.device_get(state)
-        traced = devices.program(
-            lambda data, state: strategy(functools.partial(advance, data))(state), mesh
-        ).trace(data, (points, state))
-        if manifest:
-            manifest |= checkpoints.describe_form("state", traced.out_info)
-        stored = checkpoints.Store(
-            checkpoint, manifest, traced.out_info, part="epochs", several=several
-        )
-        histories, program = [], None
-        for number, done in enumerate(range(0, epochs, every)):
-            found = stored.load(number)
+        state = state if self.mesh is None else jax.device_get(state)
+        shapes = advance.eval_shape(data, (points, state))
+        lines = sweeps.describe_shapes("state", shapes) | (manifest or {})
+        store = sweeps.Checkpoint(checkpoint, lines, shapes, name="epochs")
+        histories = []
+        for number, done in enumerate(range(0, self.epochs, self.every)):
+            found = store.load(number)
             if found is None:
-                program = program or traced.lower().compile()
-                found = jax.device_get(program(data, (points, state)))
-                stored.save(number, found)
+                found = jax.device_get(advance(data, (points, state)))
+                store.save(number, found)
             state, history = found
             histories.append(history)
             if progress:
-                progress(min(done + every, epochs), epochs)
-    history = jax.tree.map(
-        lambda *parts: np.concatenate(parts, axis=1)[:, :epochs], *histories
-    )
-    result = Fit(
-        state.best if setting.validated else state.params,
-        state.multiplier,
-        state.finite,
-        state.epochs,
-        history,
-    )
-    return jax.tree.map(lambda a: jnp.asarray(a[0] if single else a[:m]), result)
-
-
-def evaluate(apply: Apply, params: PyTree, batch: Batch) -> Outputs:
-    """What a model says of samples, as objectives read it.
-
-    Args:
-        apply: as for `fit`.
-        params: of one model.
-        batch: samples; their tasks are passed on where there are any.
-
-    Returns:
-        Scores and representation.
-
-    Raises:
-        ValueError: for scores that are not one per sample.
-
-    Example:
-        >>> batch = Batch(jnp.eye(2), jnp.array([0, 1]), jnp.array([0, 1]))
-        >>> evaluate(lambda w, x: x @ w, jnp.array([1.0, 2.0]), batch).scores.tolist()
-        [1.0, 2.0]
-    """
-    extra = () if batch.tasks is None else (batch.tasks,)
-    found = apply(params, batch.features, *extra)
-    scores, hidden = found if isinstance(found, tuple) else (found, None)
-    n = batch.features.shape[0]
-    if scores.shape not in ((n,), (n, 1)):
-        raise ValueError(
-            f"`apply` must return scores of shape ({n},) or ({n}, 1), but they have "
-            f"shape {scores.shape}."
+                progress(min(done + self.every, self.epochs), self.epochs)
+        history = jax.tree.map(
+            lambda *parts: np.concatenate(parts, axis=1)[:, : self.epochs], *histories
         )
-    scores = scores.reshape(n)
-    return Outputs(scores, scores[:, None] if hidden is None else hidden)
+        return self._as_fit(state, history)
 
+    def shapes(self, points: dict[str, Array]) -> Fit:
+        """Shapes and dtypes of what `run` returns."""
+        nothing = jnp.zeros((points["seed"].size, self.epochs), jnp.float32)
+        history = History(*[nothing] * len(History._fields))
+        initial = self.strategy(self.initial_state)
+        return jax.eval_shape(lambda p: self._as_fit(initial(p), history), points)
 
-def _programs(
-    begin: Callable[..., _State],
-    advance: Callable[..., Any],
-    data: tuple[Batch, Batch | None, Array],
-    points: Mapping[str, Any],
-) -> dict[str, str]:
-    """What is done at one point, however many there are on however many devices."""
-    point = {
-        name: jax.ShapeDtypeStruct((), column.dtype) for name, column in points.items()
-    }
-    started, state = jax.make_jaxpr(begin, return_shape=True)(point)
-    stepped = jax.make_jaxpr(advance)(data, (point, state))
-    return {
-        "program of the start": fingerprints.of_program(started),
-        "program of an epoch": fingerprints.of_program(stepped),
-    }
+    def digests(self, data: _Data, points: dict[str, Array]) -> dict[str, str]:
+        """Lines of a manifest: the programs of one point."""
+        point = {
+            name: jax.ShapeDtypeStruct((), column.dtype)
+            for name, column in points.items()
+        }
+        start, state = jax.make_jaxpr(self.initial_state, return_shape=True)(point)
+        epochs = jax.make_jaxpr(self.advance)(data, (point, state))
+        return {
+            "program of the start": sweeps.program_digest(start),
+            "program of an epoch": sweeps.program_digest(epochs),
+        }
 
+    @functools.cached_property
+    def _programs(self) -> tuple[Any, Any]:
+        """Compiled `initial_state` and `advance` of many points."""
 
-def _begin(setting: _Setting, init: Init, point: dict[str, Array]) -> _State:
-    params = init(jax.random.fold_in(jax.random.key(point["seed"]), 0))
-    params = jax.tree.map(jnp.asarray, params)
-    return _State(
-        params,
-        setting.optimizer.init(params),
-        point["strength"],
-        jnp.float32(0),
-        params,
-        jnp.float32(jnp.inf),
-        jnp.int32(0),
-        jnp.array(True),
-        jnp.array(True),
-        jnp.int32(0),
-    )
+        def start(_: tuple[()], points: PyTree) -> PyTree:
+            return self.strategy(self.initial_state)(points)
 
+        def advance(data: _Data, states: PyTree) -> PyTree:
+            return self.strategy(functools.partial(self.advance, data))(states)
 
-def _advance(
-    setting: _Setting,
-    plan: Plan | None,
-    every: int,
-    data: tuple[Batch, Batch | None, Array],
-    start: tuple[dict[str, Array], _State],
-) -> tuple[_State, History]:
-    """Some epochs of one point."""
-    train, validation, dual_rate = data
-    point, state = start
-    nothing = History(*[jnp.float32(jnp.nan)] * len(History._fields))
+        return sweeps.program(start, self.mesh), sweeps.program(advance, self.mesh)
 
-    def epoch(state: _State, _: None) -> tuple[_State, History]:
-        weight = state.multiplier
-        key = jax.random.fold_in(jax.random.key(point["seed"]), 1)
-        key = jax.random.fold_in(key, state.epochs)
-        if plan is None:
-            state, logs = _step(setting, train, weight, state)
-            logs = jax.tree.map(lambda a: a[None], logs)
-        else:
-            batches = plan.draw(key)
+    def _as_fit(self, state: _State, history: History) -> Fit:
+        return Fit(
+            state.best if self.validated else state.params,
+            state.multiplier,
+            state.finite,
+            state.epochs,
+            history,
+        )
 
-            def step(state, rows):
-                return _step(setting, _take(train, *rows), weight, state)
+    def initial_state(self, point: dict[str, Array]) -> _State:
+        """State of one point before its first epoch."""
+        params = self.init(jax.random.fold_in(jax.random.key(point["seed"]), 0))
+        params = jax.tree.map(jnp.asarray, params)
+        return _State(
+            params,
+            self.optimizer.init(params),
+            point["lam"],
+            jnp.float32(0),
+            params,
+            jnp.float32(jnp.inf),
+            jnp.int32(0),
+            jnp.array(True),
+            jnp.array(True),
+            jnp.int32(0),
+        )
 
-            state, logs = jax.lax.scan(step, state, batches)
-        value, parts = jax.tree.map(lambda a: a.astype(jnp.float32).mean(), logs)
-        if setting.constrained:
-            peak = jnp.maximum(state.peak, parts.penalty)
-            excess = (parts.penalty - point["tolerance"]) / jnp.where(peak > 0, peak, 1)
-            # A multiplier is loss per unfairness: so the rate is a plain number.
-            unit = parts.risk / jnp.where(peak > 0, peak, 1)
-            grown = jnp.maximum(weight + dual_rate * unit * excess, 0)
-            usable = jnp.isfinite(grown) & state.finite
-            state = state._replace(
-                multiplier=jnp.where(usable, grown, weight),
-                peak=jnp.where(usable, peak, state.peak),
+    def advance(
+        self, data: _Data, start: tuple[dict[str, Array], _State]
+    ) -> tuple[_State, History]:
+        """State and history of one point after `every` more epochs."""
+        train, validation, dual_rate = data
+        point, state = start
+        nothing = History(*[jnp.float32(jnp.nan)] * len(History._fields))
+
+        def epoch(state: _State, _: None) -> tuple[_State, History]:
+            weight = state.multiplier
+            key = jax.random.fold_in(jax.random.key(point["seed"]), 1)
+            key = jax.random.fold_in(key, state.epochs)
+            if self.plan is None:
+                state, logs = self.step(train, weight, state)
+                logs = jax.tree.map(lambda a: a[None], logs)
+            else:
+                batches = self.plan.draw(key)
+
+                def update(state, rows):
+                    return self.step(_take(train, *rows), weight, state)
+
+                state, logs = jax.lax.scan(update, state, batches)
+            value, parts = jax.tree.map(lambda a: a.astype(jnp.float32).mean(), logs)
+            if self.constrained:
+                peak = jnp.maximum(state.peak, parts.penalty)
+                excess = (parts.penalty - point["tolerance"]) / jnp.where(
+                    peak > 0, peak, 1
+                )
+                # A multiplier is loss per unfairness: so the rate is a plain number.
+                unit = parts.risk / jnp.where(peak > 0, peak, 1)
+                grown = jnp.maximum(weight + dual_rate * unit * excess, 0)
+                usable = jnp.isfinite(grown) & state.finite
+                state = state._replace(
+                    multiplier=jnp.where(usable, grown, weight),
+                    peak=jnp.where(usable, peak, state.peak),
+                )
+            checked = jnp.float32(jnp.nan)
+            if validation is not None:
+                outputs = evaluate(self.apply, state.params, validation)
+                checked = self.objective(outputs, validation, weight)[0]
+                checked = checked.astype(jnp.float32)
+                better = checked < state.best_value
+                state = state._replace(
+                    best=_where(better, state.params, state.best),
+                    best_value=jnp.where(better, checked, state.best_value),
+                    waited=jnp.where(better, 0, state.waited + 1),
+                )
+            state = state._replace(epochs=state.epochs + 1)
+            running = state.finite & (state.epochs < self.epochs)
+            if self.patience is not None:
+                running &= state.waited < self.patience
+            state = state._replace(running=running)
+            history = History(
+                value=value,
+                risk=parts.risk,
+                penalty=parts.penalty,
+                missing=parts.missing,
+                converged=parts.converged,
+                validation=checked,
+                multiplier=weight,
             )
-        checked = jnp.float32(jnp.nan)
-        if validation is not None:
-            outputs = evaluate(setting.apply, state.params, validation)
-            checked = setting.objective(outputs, validation, weight)[0]
-            checked = checked.astype(jnp.float32)
-            better = checked < state.best_value
-            state = state._replace(
-                best=_where(better, state.params, state.best),
-                best_value=jnp.where(better, checked, state.best_value),
-                waited=jnp.where(better, 0, state.waited + 1),
+            return state, history
+
+        def guarded(state: _State, _: None) -> tuple[_State, History]:
+            return jax.lax.cond(
+                state.running, lambda s: epoch(s, None), lambda s: (s, nothing), state
             )
-        state = state._replace(epochs=state.epochs + 1)
-        running = state.finite & (state.epochs < setting.epochs)
-        if setting.patience is not None:
-            running &= state.waited < setting.patience
-        state = state._replace(running=running)
-        history = History(
-            value=value,
-            risk=parts.risk,
-            penalty=parts.penalty,
-            missing=parts.missing,
-            converged=parts.converged,
-            validation=checked,
-            multiplier=weight,
+
+        return jax.lax.scan(guarded, state, length=self.every)
+
+    def step(
+        self, batch: Batch, weight: Array, state: _State
+    ) -> tuple[_State, tuple[Array, Parts]]:
+        """State after one update, or after none where it would not be finite."""
+
+        def value(params: PyTree) -> tuple[Array, Parts]:
+            return self.objective(evaluate(self.apply, params, batch), batch, weight)
+
+        logs, slopes = jax.value_and_grad(value, has_aux=True)(state.params)
+        # optax's arithmetic mixes dtypes and ranks.
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            updates, optimizer = self.optimizer.update(
+                slopes, state.optimizer, state.params
+            )
+            params = optax.apply_updates(state.params, updates)
+        sound = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]
+        finite = state.finite & jnp.isfinite(logs[0]) & jnp.stack(sound).all()
+        state = state._replace(
+            params=_where(finite, params, state.params),
+            optimizer=_where(finite, optimizer, state.optimizer),
+            finite=finite,
         )
-        return state, history
-
-    def guarded(state: _State, _: None) -> tuple[_State, History]:
-        return jax.lax.cond(
-            state.running, lambda s: epoch(s, None), lambda s: (s, nothing), state
-        )
-
-    return jax.lax.scan(guarded, state, length=every)
-
-
-def _step(
-    setting: _Setting, batch: Batch, weight: Array, state: _State
-) -> tuple[_State, tuple[Array, Parts]]:
-    """One update, or none where it would not be finite."""
-
-    def value(params: PyTree) -> tuple[Array, Parts]:
-        return setting.objective(evaluate(setting.apply, params, batch), batch, weight)
-
-    logs, slopes = jax.value_and_grad(value, has_aux=True)(state.params)
-    # optax's arithmetic mixes dtypes and ranks.
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        updates, optimizer = setting.optimizer.update(
-            slopes, state.optimizer, state.params
-        )
-        params = optax.apply_updates(state.params, updates)
-    sound = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]
-    finite = state.finite & jnp.isfinite(logs[0]) & jnp.stack(sound).all()
-    state = state._replace(
-        params=_where(finite, params, state.params),
-        optimizer=_where(finite, optimizer, state.optimizer),
-        finite=finite,
-    )
-    return state, logs
+        return state, logs
 
 
 def _where(condition: Array, new: PyTree, old: PyTree) -> PyTree:
@@ -501,9 +522,9 @@ def _plan(train: Batch, *, batch_size: int, by_label: bool) -> Plan:
     return stratified(groups, labels, batch_size=batch_size)
 
 
-def _points(strength: Any, tolerance: Any, seed: Any) -> tuple[dict[str, Array], bool]:
+def _points(lam: Any, tolerance: Any, seed: Any) -> tuple[dict[str, Array], bool]:
     """Arrays of one length, and whether all of them were numbers."""
-    given = {"strength": strength, "seed": seed}
+    given = {"lam": lam, "seed": seed}
     if tolerance is not None:
         given["tolerance"] = tolerance
     lengths = {name: np.shape(value) for name, value in given.items()}
@@ -515,12 +536,12 @@ def _points(strength: Any, tolerance: Any, seed: Any) -> tuple[dict[str, Array],
             f"one length, but their shapes are {list(lengths.values())}. Make them "
             f"with `sweeps.grid`."
         )
-    for name in ("strength", "tolerance"):
+    for name in ("lam", "tolerance"):
         if name in given:
             checks.check_nonnegative(given[name], name=name)
             checks.check_finite(given[name], name=name)
     m = longest or (1,)
-    kinds = {"strength": jnp.float32, "tolerance": jnp.float32, "seed": jnp.int32}
+    kinds = {"lam": jnp.float32, "tolerance": jnp.float32, "seed": jnp.int32}
     return {
         name: jnp.broadcast_to(jnp.asarray(value).astype(kinds[name]), m)
         for name, value in given.items()

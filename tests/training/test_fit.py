@@ -10,7 +10,6 @@ import optax
 import pytest
 
 from fairjax import erm, notions, penalties, sweeps, training
-from fairjax.sweeps import fingerprints
 from fairjax.training import fit
 
 N, D = 60, 3
@@ -50,7 +49,7 @@ def trees_equal(one, other):
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
-def by_hand(data, strength, seed, epochs, batch_size=None):
+def by_hand(data, lam, seed, epochs, batch_size=None):
     """The same training as a plain loop over public functions."""
     key = jax.random.key(seed)
     params = init(jax.random.fold_in(key, 0))
@@ -60,7 +59,7 @@ def by_hand(data, strength, seed, epochs, batch_size=None):
     @jax.jit
     def slopes(params, batch):
         def value(params):
-            return OBJECTIVE(training.evaluate(linear, params, batch), batch, strength)
+            return OBJECTIVE(erm.evaluate(linear, params, batch), batch, lam)
 
         return jax.value_and_grad(value, has_aux=True)(params)
 
@@ -88,7 +87,7 @@ def by_hand(data, strength, seed, epochs, batch_size=None):
 
 @pytest.mark.parametrize("batch_size", [None, 16])
 def test_training_is_the_loop_written_out(data, batch_size):
-    found = train(data, epochs=4, strength=0.3, seed=5, batch_size=batch_size)
+    found = train(data, epochs=4, lam=0.3, seed=5, batch_size=batch_size)
     params, risks = by_hand(data, 0.3, 5, 4, batch_size)
     for name in params:
         np.testing.assert_allclose(found.params[name], params[name], rtol=1e-4)
@@ -98,7 +97,7 @@ def test_training_is_the_loop_written_out(data, batch_size):
 
 
 def test_a_sweep_equals_its_points_one_by_one_and_traces_once(data):
-    points = sweeps.grid(strength=[0.0, 0.5, 4.0], seed=[0, 1])
+    points = sweeps.grid(lam=[0.0, 0.5, 4.0], seed=[0, 1])
     traces = []
 
     def counted(params, features):
@@ -125,13 +124,13 @@ def test_a_sweep_equals_its_points_one_by_one_and_traces_once(data):
             )
 
 
-def test_strength_zero_is_plain_training_and_strength_is_fair(data):
+def test_no_penalty_is_plain_training_and_a_penalty_is_fair(data):
     plain = train(
         data,
         epochs=150,
         objective=dataclasses.replace(OBJECTIVE, on_scores=None),
     )
-    found = train(data, epochs=150, strength=jnp.array([0.0, 0.1, 1.0, 100.0]))
+    found = train(data, epochs=150, lam=jnp.array([0.0, 0.1, 1.0, 100.0]))
     for name in plain.params:
         np.testing.assert_allclose(
             found.params[name][0], plain.params[name], rtol=1e-5, atol=1e-6
@@ -155,7 +154,7 @@ def test_a_bound_is_met_with_equality_by_dual_ascent(data):
         found.history.risk[1, -1], free.history.risk[-1], rtol=1e-4
     )
     # A warm start: the multiplier is there from the beginning.
-    warm = train(data, epochs=1, tolerance=bound, strength=float(found.multiplier[0]))
+    warm = train(data, epochs=1, tolerance=bound, lam=float(found.multiplier[0]))
     assert warm.history.multiplier[0] == found.multiplier[0]
 
 
@@ -169,7 +168,7 @@ def test_training_resumes_to_the_last_bit(data, tmp_path, batch_size):
         train,
         data,
         epochs=7,
-        strength=jnp.array([0.0, 1.0]),
+        lam=jnp.array([0.0, 1.0]),
         every=2,
         batch_size=batch_size,
     )
@@ -186,7 +185,7 @@ def test_training_resumes_to_the_last_bit(data, tmp_path, batch_size):
     assert done == [(2, 7), (4, 7)]
     trees_equal(call(checkpoint=tmp_path), whole)
     trees_equal(call(checkpoint=tmp_path), whole)
-    damaged = tmp_path / "epochs-00001.json"
+    damaged = tmp_path / "epochs-00001.npz"
     damaged.write_bytes(damaged.read_bytes()[:100])
     trees_equal(call(checkpoint=tmp_path), whole)
 
@@ -248,7 +247,7 @@ def test_models_of_the_same_form_are_told_apart(kept):
     shifts = np.zeros((2, 60_000), np.float32)
     shifts[1, 30_000] = 1
     lines = [
-        fingerprints.of_program(jax.make_jaxpr(lambda x, s=s: x + s)(1.0))
+        sweeps.program_digest(jax.make_jaxpr(lambda x, s=s: x + s)(1.0))
         for s in shifts
     ]
     assert lines[0] != lines[1]
@@ -279,7 +278,7 @@ def kept(tmp_path_factory):
 def test_a_mesh_of_the_context_does_not_matter(data):
     mesh = jax.make_mesh((2,), ("points",), devices=jax.devices()[:2])
     call = functools.partial(
-        train, data, epochs=2, strength=jnp.array([0.0, 1.0]), mesh=mesh
+        train, data, epochs=2, lam=jnp.array([0.0, 1.0]), mesh=mesh
     )
     with jax.set_mesh(mesh):
         inside = call()
@@ -300,7 +299,7 @@ def test_a_point_that_diverges_keeps_its_last_finite_state(data):
         optimizer=optax.sgd(0.5),
         epochs=60,
     )
-    found = call(strength=jnp.array([0.0, 30.0]), seed=jnp.array([0, 0]))
+    found = call(lam=jnp.array([0.0, 30.0]), seed=jnp.array([0, 0]))
     assert found.finite.tolist() != [True, True]
     bad = int(np.argmin(found.finite))
     assert found.epochs[bad] < 60
@@ -308,7 +307,7 @@ def test_a_point_that_diverges_keeps_its_last_finite_state(data):
     risks = np.asarray(found.history.risk[bad])
     ended = int(found.epochs[bad])
     assert np.isnan(risks[ended:]).all()
-    good = call(strength=0.0) if found.finite[0] else call(strength=30.0)
+    good = call(lam=0.0) if found.finite[0] else call(lam=30.0)
     np.testing.assert_allclose(found.params["w"][1 - bad], good.params["w"], rtol=1e-5)
 
 
@@ -359,9 +358,9 @@ def test_many_tasks_reach_the_model_with_their_codes(data):
         alone,
         objective=dataclasses.replace(objective, n_tasks=1),
         epochs=5,
-        strength=0.5,
+        lam=0.5,
     )
-    plain = train(data, epochs=5, strength=0.5)
+    plain = train(data, epochs=5, lam=0.5)
     np.testing.assert_allclose(one.params["w"], plain.params["w"], rtol=1e-5)
     lonely = data._replace(tasks=jnp.where(data.groups == 1, 0, tasks))
     with pytest.raises(ValueError, match="task 1 has no member of group 1"):
@@ -372,9 +371,9 @@ def test_many_tasks_reach_the_model_with_their_codes(data):
     ("options", "message"),
     [
         ({"epochs": 0}, "`epochs` must be at least 1"),
-        ({"strength": -1.0}, "`strength` must be at least 0"),
-        ({"strength": np.array([0.0, -2.0])}, r"but strength\[1\] = -2.0"),
-        ({"strength": np.zeros(2), "seed": np.zeros(3, int)}, "arrays of one length"),
+        ({"lam": -1.0}, "`lam` must be at least 0"),
+        ({"lam": np.array([0.0, -2.0])}, r"but lam\[1\] = -2.0"),
+        ({"lam": np.zeros(2), "seed": np.zeros(3, int)}, "arrays of one length"),
         ({"tolerance": -0.1}, "`tolerance` must be at least 0"),
         ({"dual_rate": 0.0}, "`dual_rate` must be above 0"),
         ({"clip": 0.0}, "`clip` must be above 0"),

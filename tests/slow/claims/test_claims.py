@@ -32,7 +32,7 @@ def test_mmd_on_adult_is_fair_at_little_cost(example, optimized):
     script = example("adult_network")
     data = datasets.adult()
     strengths = [20.0, 80.0]
-    points = sweeps.grid(strength=strengths, seed=[0, 1, 2])
+    points = sweeps.grid(lam=strengths, seed=[0, 1, 2])
     apply, params = script["train"](data, "MMD", points, 20)
     rows, _ = script["measure"](data, apply, params, quick=True)
     numbers = np.array([row[:2] for row in rows]).reshape(2, 3, 2)
