@@ -79,7 +79,7 @@ def _pickled(work: Work) -> bytes:
         from pickle import dumps
     try:
         return dumps(work)
-    except (AttributeError, TypeError, pickle.PicklingError) as error:
+    except (AttributeError, RuntimeError, TypeError, pickle.PicklingError) as error:
         raise ValueError(
             f"work for `executor` must be picklable: {error}. Define its functions in "
             f"a module that workers can import, or install cloudpickle."

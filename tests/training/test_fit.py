@@ -247,8 +247,7 @@ def test_models_of_the_same_form_are_told_apart(kept):
     shifts = np.zeros((2, 60_000), np.float32)
     shifts[1, 30_000] = 1
     lines = [
-        sweeps.program_digest(jax.make_jaxpr(lambda x, s=s: x + s)(1.0))
-        for s in shifts
+        sweeps.program_digest(jax.make_jaxpr(lambda x, s=s: x + s)(1.0)) for s in shifts
     ]
     assert lines[0] != lines[1]
     with pytest.raises(ValueError, match="program of the start is sha256"):

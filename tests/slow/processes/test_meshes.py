@@ -117,13 +117,14 @@ def test_two_processes_give_what_one_gives(tmp_path):
 assert jax.process_count() == 2 and jax.device_count() == 2
 mesh = jax.make_mesh((2,), ("points",))
 check(mesh, chunk=6)
-# Found again in the second run.
-for _ in range(2):
-    check(mesh, chunk=6, checkpoint={folder!r})
+for name, options in (("checkpoint", {{"checkpoint": {folder!r}}}), ("map_rows", None)):
     try:
-        sweeps.run(divide, points, mesh=mesh, checkpoint={folder!r})
+        if options is None:
+            sweeps.map_rows(np.sin, 4, mesh)
+        else:
+            sweeps.run(divide, points, mesh=mesh, **options)
     except ValueError as error:
-        assert "holds another sweep: chunk is 6 there, 16 here" in str(error), error
+        assert "several processes with `executor=`" in str(error), error
     else:
         raise AssertionError("not refused")
 # Devices of one process: its own points, files and business.
@@ -139,48 +140,8 @@ except ValueError as error:
     assert "but holds those of [{other}] in process {own}." in str(error), error
 else:
     raise AssertionError("not refused")
-try:
-    other = Partial(fit, x + {own}, y, orthogonality.directions(x, cond))
-    sweeps.run(other, points, mesh=mesh)
-except ValueError as error:
-    assert "differ between process 0 and 1. Load the same" in str(error), error
-else:
-    raise AssertionError("not refused")
 """
     call(*pair(end, folder=str(tmp_path)))
-    assert len(list(tmp_path.glob("chunk-*.json"))) == 3
-
-
-def test_a_killed_process_is_missed_and_the_sweep_goes_on_later(tmp_path):
-    end = """
-import os, signal
-mesh = jax.make_mesh((2,), ("points",))
-
-def progress(done, total):
-    if {kill} and done == 8 and {own} == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-check(mesh, chunk=4, checkpoint={folder!r}, progress=progress)
-"""
-    jobs = [
-        subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stderr=-3)
-        for program in pair(end, kill=True, folder=str(tmp_path))
-    ]
-    try:
-        # The other one does not wait for ever, nor says that all went well.
-        ends = [job.wait(timeout=120) for job in jobs]
-    finally:
-        for job in jobs:
-            job.kill()
-            job.wait()
-    assert ends[1] == -9
-    assert ends[0] != 0
-    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("chunk-*.json")}
-    assert 2 <= len(kept) < 4
-    call(*pair(end, kill=False, folder=str(tmp_path)))
-    after = {path: path.stat().st_mtime_ns for path in tmp_path.glob("chunk-*.json")}
-    assert len(after) == 4
-    assert kept.items() <= after.items()
 
 
 def test_one_device_with_a_checkpoint(tmp_path):
