@@ -6,7 +6,6 @@ all of it is complete: whatever fails before leaves older files as they were.
 
 import contextlib
 import os
-import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -15,9 +14,6 @@ from typing import IO
 Writers = Mapping[Path, Callable[[IO[bytes]], object]]
 
 _PARTIAL = ".fairjax-"
-
-# Held while files are written: whatever ends the process from another thread waits.
-WRITING = threading.RLock()
 
 
 def write_whole(writers: Writers) -> None:
@@ -34,21 +30,20 @@ def write_whole(writers: Writers) -> None:
         ['a']
     """
     moves: list[tuple[Path, Path]] = []
-    with WRITING:
-        try:
-            for path, write in writers.items():
-                target = _target(path)
-                aside = _aside(target)
-                moves.append((aside, target))
-                with open(aside, "xb") as stream:
-                    write(stream)
-                    stream.flush()
-                    os.fsync(stream.fileno())
-            for aside, target in moves:
-                os.replace(aside, target)
-        finally:
-            for aside, _ in moves:
-                aside.unlink(missing_ok=True)
+    try:
+        for path, write in writers.items():
+            target = _target(path)
+            aside = _aside(target)
+            moves.append((aside, target))
+            with open(aside, "xb") as stream:
+                write(stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+        for aside, target in moves:
+            os.replace(aside, target)
+    finally:
+        for aside, _ in moves:
+            aside.unlink(missing_ok=True)
 
 
 def remove_partial(folder: Path) -> None:

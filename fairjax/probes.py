@@ -1,4 +1,4 @@
-"""How well a representation tells the groups apart, to someone who looks."""
+"""Probes of a representation: how well somebody who looks can tell the groups apart."""
 
 import functools
 from typing import NamedTuple
@@ -9,7 +9,7 @@ import numpy as np
 from jax.lax import Precision
 from jaxtyping import Array, Bool, Float, Int, Key, Real, UInt32
 
-from . import kernels, solvers, sweeps
+from . import kernels, metrics, notions, solvers, sweeps
 from .arrays import checks
 
 _FEATURES = 256  # random features of the kernel probe
@@ -18,7 +18,7 @@ _PRECISION = 1e-4  # relative gap of a probe: far below what resampling moves
 
 
 class Probe(NamedTuple):
-    """What one probe finds; chance is what it would find in noise.
+    """Success of one probe; in noise it is that of chance.
 
     Attributes:
         balanced_accuracy: mean over groups of the share that is recognised.
@@ -39,7 +39,7 @@ class Probe(NamedTuple):
 
 
 class Leakage(NamedTuple):
-    """What probes find out about the sensitive attribute.
+    """Success of two probes that predict the sensitive attribute.
 
     Attributes:
         linear: a logistic probe of the representation.
@@ -62,7 +62,7 @@ def leakage(
     draws: int = 200,
     level: float = 0.9,
 ) -> Leakage:
-    """How well the sensitive attribute can be predicted from a representation.
+    """Success of predicting the sensitive attribute from a representation.
 
     Two probes learn to tell the groups apart on all folds but one, and are asked about
     that one: logistic regression on the representation, and on 256 random features of a
@@ -130,33 +130,25 @@ def leakage(
     # A unit that never changes tells nothing.
     z = (z - z.mean(axis=0)[None]) / jnp.where(spread > 0, spread, 1)[None]
     codes = jnp.asarray(groups).astype(jnp.int32)
-    fold_key, wave_key, draw_key = jax.random.split(key, 3)
+    fold_key, pair_key, feature_key, draw_key = jax.random.split(key, 4)
     folds = sweeps.folds(codes, codes, n_folds=n_folds, key=fold_key)
-    probes = []
-    for features in (z, _waves(z, wave_key)):
-        scores = _out_of_fold(features, codes, folds, n_groups, n_folds)
-        probes.append(
-            _measured(
-                scores,
-                codes,
-                draw_key,
-                jnp.asarray(level, float),
-                n_groups=n_groups,
-                draws=draws,
-            )
-        )
-    return Leakage(*probes, chance=1 / n_groups)
-
-
-def _waves(z: Float[Array, "n k"], key: Array) -> Float[Array, "n f"]:
-    """Random features whose inner products are the Gaussian kernel's."""
-    pair_key, wave_key, shift_key = jax.random.split(key, 3)
     width = kernels.median_heuristic(z, z, key=pair_key)
     width = jnp.where(width > 0, width, 1)
-    waves = jax.random.normal(wave_key, (z.shape[1], _FEATURES), z.dtype) / width
-    shifts = jax.random.uniform(shift_key, (_FEATURES,), z.dtype) * (2 * np.pi)
-    angles = jnp.matmul(z, waves, precision=Precision.HIGHEST) + shifts[None]
-    return jnp.cos(angles) * (2 / _FEATURES) ** 0.5
+    kernel = functools.partial(kernels.gaussian, bandwidth=width)
+    phi = kernels.features_for(kernel, z, n_features=_FEATURES, key=feature_key)
+    scores = [
+        _out_of_fold(features, codes, folds, n_groups, n_folds)
+        for features in (z, phi(z))
+    ]
+    found = _success(
+        jnp.stack(scores),
+        codes,
+        draw_key,
+        n_groups=n_groups,
+        draws=draws,
+        level=jnp.asarray(level, float),
+    )
+    return Leakage(*found, chance=1 / n_groups)
 
 
 def _out_of_fold(
@@ -173,62 +165,58 @@ def _out_of_fold(
         labels = codes == group
         scores = jnp.zeros(codes.shape, features.dtype)
         for fold in range(n_folds):
-            seen = folds != fold
+            train = folds != fold
             fit = solvers.fit_linear(
                 features,
                 labels,
                 ridge=_RIDGE,
                 precision=_PRECISION,
-                weights=_balanced(labels, seen).astype(features.dtype),
+                weights=_balanced_weights(labels, train).astype(features.dtype),
             )
-            found = jnp.matmul(features, fit.coefficients, precision=Precision.HIGHEST)
-            scores = jnp.where(seen, scores, found + fit.intercept)
+            own = jnp.matmul(features, fit.coefficients, precision=Precision.HIGHEST)
+            scores = jnp.where(train, scores, own + fit.intercept)
         rows.append(scores)
     return jnp.stack(rows) if n_groups > 2 else jnp.stack([rows[0], -rows[0]])
 
 
-def _balanced(labels: Bool[Array, " n"], seen: Bool[Array, " n"]) -> Array:
-    own, others = ((seen & side).sum().astype(float) for side in (labels, ~labels))
-    return jnp.where(seen, jnp.where(labels, 0.5 / own, 0.5 / others), 0)
+def _balanced_weights(labels: Bool[Array, " n"], train: Bool[Array, " n"]) -> Array:
+    """Weights of the training rows that sum to one half for each label."""
+    own, others = ((train & side).sum().astype(float) for side in (labels, ~labels))
+    return jnp.where(train, jnp.where(labels, 0.5 / own, 0.5 / others), 0)
 
 
 @functools.partial(jax.jit, static_argnames=("n_groups", "draws"))
-def _measured(
-    scores: Float[Array, "g n"],
+def _success(
+    scores: Float[Array, "2 g n"],
     codes: Int[Array, " n"],
     key: Array,
-    level: Float[Array, ""],
     *,
     n_groups: int,
     draws: int,
-) -> Probe:
+    level: Float[Array, ""],
+) -> list[Probe]:
+    """The measures of both probes, with intervals over the same resamples."""
     members = codes[None] == jnp.arange(n_groups)[:, None]
-    right = scores.argmax(axis=0) == codes
     # Resamples change weights only: scores are sorted once.
-    order = jnp.argsort(scores, axis=1)
-    ranked = jnp.take_along_axis(scores, order, axis=1)
-    search = jax.vmap(jnp.searchsorted)
+    order = jnp.argsort(scores, axis=-1)
+    ranked = jnp.take_along_axis(scores, order, axis=-1)
+    search = jax.vmap(jax.vmap(jnp.searchsorted))
     ties = search(ranked, ranked), search(ranked, jnp.nextafter(ranked, jnp.inf))
+    areas = jax.vmap(jax.vmap(_area, (0, 0, 0, None)), (0, 0, None, None))
 
-    def statistic(weights: Float[Array, " n"]) -> tuple[Array, Array]:
-        mass = jnp.where(members, weights[None], 0)
-        total = mass.sum(axis=1)
-        some = total > 0
-        shares = jnp.where(right[None], mass, 0).sum(axis=1) / jnp.where(some, total, 1)
-        present = jnp.maximum(some.sum(), 1).astype(shares.dtype)
-        accuracy = jnp.where(some, shares, 0).sum() / present
-        areas = jax.vmap(_area, in_axes=(0, 0, 0, None))(order, ties, members, weights)
-        return accuracy, areas.mean()
+    def statistic(weights: Float[Array, " n"]) -> list[Array]:
+        cond = notions.demographic_parity(codes, n_groups=n_groups, weights=weights)
+        right = scores.argmax(axis=1) == codes[None]
+        recalls = jax.vmap(metrics.group_means, in_axes=(0, None))(right, cond)
+        balanced = recalls.sum(axis=(1, 2)) / cond.occupied.sum().astype(recalls.dtype)
+        return [balanced, areas(order, ties, members, weights).mean(axis=1)]
 
-    def resample(key: Array) -> tuple[Array, Array]:
-        picks = jax.random.randint(key, codes.shape, 0, codes.shape[0])
-        return statistic(jnp.zeros(codes.shape).at[picks].add(1.0))
-
-    accuracy, auc = statistic(jnp.ones(codes.shape))
-    drawn = jax.lax.map(resample, jax.random.split(key, draws))
-    tails = jnp.stack([1 - level, 1 + level]) / 2
-    ends = [jnp.quantile(values, tails) for values in drawn]
-    return Probe(accuracy, ends[0][0], ends[0][1], auc, ends[1][0], ends[1][1])
+    values = statistic(jnp.ones(codes.shape))
+    low, high = metrics.bootstrap(
+        statistic, n=len(codes), key=key, draws=draws, level=level
+    )
+    balanced, auc = (jnp.stack(own) for own in zip(values, low, high, strict=True))
+    return [Probe(*balanced[:, probe], *auc[:, probe]) for probe in range(2)]
 
 
 def _area(
@@ -239,10 +227,10 @@ def _area(
 ) -> Float[Array, ""]:
     """Share of pairs in which the positive scores higher; ties count one half."""
     mass = weights[order]
-    ups = jnp.where(positive[order], mass, 0)
-    # The others below each rank; ties of a sample lie from its first rank to its last.
-    downs = jnp.concatenate([jnp.zeros(1), jnp.cumsum(mass - ups)])
+    positives = jnp.where(positive[order], mass, 0)
+    # Negatives below each rank; ties of a sample lie from its first rank to its last.
+    negatives = jnp.concatenate([jnp.zeros(1), jnp.cumsum(mass - positives)])
     first, last = ties
-    pairs = ups.sum() * downs[-1]
-    area = (ups * (downs[first] + downs[last]) / 2).sum()
+    pairs = positives.sum() * negatives[-1]
+    area = (positives * (negatives[first] + negatives[last]) / 2).sum()
     return jnp.where(pairs > 0, area / jnp.where(pairs > 0, pairs, 1), 0.5)

@@ -22,6 +22,9 @@ the narrowest of several is not, unless they share `1 - confidence` between them
 from .binomial import binomial as binomial
 from .cells import Bound as Bound
 from .cells import MeanBounds as MeanBounds
+from .counts import GapRange as GapRange
+from .counts import binomial_gaps as binomial_gaps
+from .counts import ks_gaps as ks_gaps
 from .distances import KSBounds as KSBounds
 from .distances import RepairedKS as RepairedKS
 from .distances import dkw as dkw

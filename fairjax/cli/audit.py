@@ -1,395 +1,366 @@
-"""What `fairjax audit` does: group tables and gaps of scores, with a picture."""
+"""`fairjax audit`: numbers of each group, gaps between groups, and pictures of both."""
 
-import contextlib
-import importlib.metadata
-import sys
-from collections.abc import Sequence
-from functools import partial
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
-import jax
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float, Int
 
-from .. import bounds, files, notions, plots, sweeps
-from ..plots import canvas
-from . import tables, terminal
-from .measures import LEVEL, RATIO, Gap, chance, gaps, in_order
-from .tables import Columns, Labels, Rows
-from .terminal import plain
+from .. import bounds, metrics, notions, plots
+from . import report, tables, terminal
+from .options import AuditOptions
+from .report import Table, plain
+from .tables import Labels, Rows
 
 if TYPE_CHECKING:
     import matplotlib.figure
 
 FILES = ("groups.csv", "gaps.csv", "report.md", "scores.png", "gaps.png")
+LEVEL = 0.9  # Of the bootstrap intervals.
 CONFIDENCE = 0.95  # Of the exact limits.
+_SCORES = 5  # Numbers of a group that concern its scores alone.
+_SHARE = " [0-1]"
+GAPS = {
+    "mean": "difference of mean scores [score]",
+    "ks": "KS distance [0-1]",
+    "wasserstein": "Wasserstein-1 distance [score]",
+    "wasserstein_2": "Wasserstein-2 distance [score]",
+    "price_of_fairness": "price of fairness [score^2]",
+    "selection_rate": "difference of selection rates, demographic parity [0-1]",
+    "selection_ratio": "ratio of selection rates [0-1]",
+    "true_positive_rate": "difference of true positive rates, equal opportunity [0-1]",
+    "false_positive_rate": "difference of false positive rates [0-1]",
+    "equalized_odds": "the larger of these two, equalized odds [0-1]",
+    "accuracy": "difference of accuracies [0-1]",
+    "error": "difference of mean errors [score]",
+    "squared_error": "difference of mean squared errors [score^2]",
+}
+
+Number = Callable[[Bool[np.ndarray, " n"]], float]  # From some of the rows.
 
 
-class Found(NamedTuple):
-    """What an audit found, ready to be shown.
+class Sample(NamedTuple):
+    """The rows that are audited.
 
     Attributes:
-        head: names of the numbers of a group.
-        groups: these numbers, one row per group; NaN where there is none.
-        gaps: the comparisons between groups.
-        sentences: what was compared, and what casts doubt on it.
+        rows: scores, groups and weights.
+        labels: or None.
+        threshold: what a score must exceed for a favourable decision; None where there
+            are no decisions.
+        names: of the groups.
     """
 
-    head: list[str]
-    groups: list[list[float]]
-    gaps: list[Gap]
-    sentences: list[str]
+    rows: Rows
+    labels: Labels | None
+    threshold: float | None
+    names: tuple[str, ...]
+
+    @property
+    def decisions(self) -> Bool[np.ndarray, " n"] | None:
+        """Whether the decision of a row is favourable."""
+        return None if self.threshold is None else self.rows.scores > self.threshold
+
+    @property
+    def positive(self) -> Bool[np.ndarray, " n"] | None:
+        """Labels of two values."""
+        if self.labels is None or not self.labels.binary:
+            return None
+        return self.labels.values == 1
+
+    @property
+    def real_labels(self) -> Float[np.ndarray, " n"] | None:
+        """Labels that are real numbers."""
+        if self.labels is None or self.labels.binary:
+            return None
+        return self.labels.values
 
 
-def run(
-    scores: Path,
-    columns: Columns,
-    *,
-    label: str | None,
-    positive: str | None,
-    threshold: float | None,
-    draws: int,
-    out: Path | None,
-    quiet: bool,
-) -> None:
+def run(options: AuditOptions) -> None:
     """Reads the options and the table, measures, writes and prints."""
-    if positive is not None and label is None:
+    if options.positive is not None and options.label is None:
         raise ValueError("`--positive` needs `--label COLUMN`, whose value it names.")
-    if threshold is not None and not np.isfinite(threshold):
-        raise ValueError(f"`--threshold` must be finite, but is {threshold}.")
-    if draws < 1:
-        raise ValueError(f"`--draws` must be at least 1, but is {draws}.")
-    with contextlib.ExitStack() as stack:
+    if options.threshold is not None and not np.isfinite(options.threshold):
+        raise ValueError(f"`--threshold` must be finite, but is {options.threshold}.")
+    if options.draws < 1:
+        raise ValueError(f"`--draws` must be at least 1, but is {options.draws}.")
+    with ExitStack() as stack:
         paths = []
-        if out is not None:
+        if options.out is not None:
             terminal.need_matplotlib()
-            paths = stack.enter_context(terminal.output(out, FILES))
+            paths = stack.enter_context(terminal.output(options.out, FILES))
+            apart = {"the table of scores": options.scores}
             for path in paths:
-                apart = {"the table of scores": scores}
                 terminal.check_output(path, option="--out", apart=apart)
-        others = [f"--label {label}"] if label else []
-        (rows,), names = tables.read([scores], columns, others=others)
-        labels = None
-        if label:
-            labels = tables.labels(rows, label, positive=positive, path=scores)
-        limit = _limit(rows, labels, threshold)
-        found = _audit(rows, labels, limit, names, draws=draws, quiet=quiet)
-        if paths:
-            _write(paths, found, rows, labels, limit, names, scores, columns.score)
-        console = terminal.console(sys.stdout)
-        if not quiet:
-            for table in _tables(found, names):
-                console.print(table)
-        said = [*found.sentences]
-        said += [f"Wrote {', '.join(FILES[:-1])} and {FILES[-1]} to {out}."] * bool(out)
-        for sentence in said:
-            console.print(sentence, soft_wrap=True)
-
-
-def _limit(rows: Rows, labels: Labels | None, threshold: float | None) -> float | None:
-    """What a score must exceed for a favourable decision; None for no decisions."""
-    if threshold is not None:
-        return threshold
-    if labels is not None and not labels.binary:
-        return None
-    if rows.scores.min() >= 0 and rows.scores.max() <= 1:
-        return 0.5
-    return None if labels is None else 0.0
-
-
-def _audit(
-    rows: Rows,
-    labels: Labels | None,
-    limit: float | None,
-    names: tuple[str, ...],
-    *,
-    draws: int,
-    quiet: bool,
-) -> Found:
-    decisions = None if limit is None else rows.scores > limit
-    ordered = in_order(
-        rows.scores,
-        rows.groups,
-        rows.weights,
-        decisions=decisions,
-        labels=None if labels is None else labels.values,
-        binary=labels is not None and labels.binary,
-    )
-    bar = contextlib.nullcontext() if quiet else sweeps.progress_bar("resampling")
-    with bar as progress:
-        compared = gaps(
-            ordered,
-            n_groups=len(names),
-            draws=draws,
-            progress=progress or (lambda done, total: None),
+        sample = read(options)
+        gaps = measure_gaps(sample, options)
+        head, groups = group_numbers(sample)
+        said = sentences(sample, draws=options.draws)
+        cells = [
+            [name, *map(_rounded, head, numbers)]
+            for name, numbers in zip(sample.names, groups, strict=True)
+        ]
+        group_table = Table(["group", *head], cells)
+        gap_table = Table(
+            ["between groups", "gap", f"{LEVEL:.0%} from", "to"],
+            [[name, *(_rounded("", v) for v in gap)] for name, gap in gaps.items()],
         )
-    head, numbers = _numbers(rows, labels, decisions, len(names))
-    sentences = _sentences(rows, labels, limit, names, draws=draws)
-    if decisions is not None:
-        sentences += _limits(rows, labels, decisions, names)
-    return Found(head, numbers, compared, sentences)
+        if paths:
+            lines = [
+                f"# Audit of {plain(options.score)} in {plain(options.scores.name)}",
+                "![distribution of the scores in each group](scores.png)",
+                "## Groups",
+                group_table,
+                "## Between groups",
+                gap_table,
+                "![gaps between groups with their intervals](gaps.png)",
+                *map(plain, said),
+            ]
+            names = map(report.harmless, sample.names)
+            contents = (
+                [["group", *head], *_exact(names, groups)],
+                [["gap", "value", "low", "high"], *_exact(gaps, gaps.values())],
+                report.document(lines),
+                _score_picture(sample, options),
+                _gap_picture(gaps, options),
+            )
+            report.write(dict(zip(paths, contents, strict=True)))
+            said.append(
+                f"Wrote {', '.join(FILES[:-1])} and {FILES[-1]} to {options.out}."
+            )
+        printed = [*_in_two(group_table), gap_table, *said]
+        report.show(printed, quiet=options.quiet)
 
 
-def _numbers(
-    rows: Rows,
-    labels: Labels | None,
-    decisions: Bool[np.ndarray, " n"] | None,
-    n_groups: int,
-) -> tuple[list[str], list[list[float]]]:
-    """The numbers of each group, and their names; rows of weight 0 do not count."""
-    head = ["rows", "mean", "10%", "median", "90%"]
-    head += ["selected"] * (decisions is not None)
-    if labels is not None and not labels.binary:
-        head += ["mean label", "mean error", "mean squared error"]
-    elif labels is not None:
-        head += ["positives", "true positive rate", "false positive rate", "accuracy"]
-    table = []
-    for group in range(n_groups):
-        mine = rows.groups == group
-        scores, weights = rows.scores[mine], rows.weights[mine]
-        numbers = [float((weights > 0).sum()), _mean(scores, weights)]
-        numbers += _quantiles(scores, weights)
-        if decisions is not None:
-            numbers.append(_mean(decisions[mine], weights))
-        if labels is not None:
-            truth = labels.values[mine]
-            if not labels.binary:
-                error = scores - truth
-                numbers += [_mean(v, weights) for v in (truth, error, error**2)]
-            elif decisions is not None:
-                chosen = decisions[mine]
-                numbers.append(float(truth[weights > 0].sum()))
-                numbers += [
-                    _mean(chosen[truth == value], weights[truth == value])
-                    for value in (1, 0)
-                ]
-                numbers.append(_mean(chosen == truth, weights))
-        table.append(numbers)
-    return head, table
+def read(options: AuditOptions) -> Sample:
+    """The rows of the table, with the threshold that is asked for or fits them."""
+    others = [("--label", options.label)] if options.label else []
+    (rows,), names = tables.read([options.scores], options, others=others)
+    labels, threshold = None, options.threshold
+    if options.label:
+        labels = tables.labels(
+            rows, options.label, positive=options.positive, path=options.scores
+        )
+    if threshold is None and (labels is None or labels.binary):
+        if rows.scores.min() >= 0 and rows.scores.max() <= 1:
+            threshold = 0.5
+        elif labels is not None:
+            threshold = 0.0
+    return Sample(rows, labels, threshold, names)
 
 
-def _mean(values: np.ndarray, weights: np.ndarray) -> float:
-    return float(np.average(values, weights=weights)) if weights.sum() > 0 else np.nan
+def measure_gaps(sample: Sample, options: AuditOptions) -> dict[str, metrics.Estimate]:
+    """The gaps between groups, by their names in words."""
+    rows, positive = sample.rows, sample.positive
+    with terminal.progress("resampling", quiet=options.quiet) as progress:
+        found = metrics.score_gaps(
+            rows.scores,
+            rows.groups,
+            rows.weights,
+            n_groups=len(sample.names),
+            decisions=sample.decisions,
+            labels=sample.real_labels if positive is None else positive,
+            draws=options.draws,
+            level=LEVEL,
+            progress=progress,
+        )
+    return {words: found[name] for name, words in GAPS.items() if name in found}
 
 
-def _quantiles(scores: np.ndarray, weights: np.ndarray) -> list[float]:
-    if not weights.sum() > 0:
-        return [np.nan] * 3
-    kept, levels = weights > 0, [0.1, 0.5, 0.9]
-    return np.quantile(
-        scores[kept], levels, weights=weights[kept], method="inverted_cdf"
-    ).tolist()
+def group_numbers(sample: Sample) -> tuple[list[str], list[list[float]]]:
+    """Names of the numbers of a group, and those of each; NaN where there is none.
+
+    Rows of weight 0 do not count.
+    """
+    scores, used = sample.rows.scores, sample.rows.weights > 0
+    chosen, positive, real = sample.decisions, sample.positive, sample.real_labels
+    columns = {"rows": lambda own: float(own.sum()), "mean": _mean_of(scores, sample)}
+    for level, name in ((0.1, "10%"), (0.5, "median"), (0.9, "90%")):
+        columns[name] = _quantile_of(level, sample)
+    if chosen is not None:
+        columns["selected"] = _mean_of(chosen, sample)
+    if real is not None:
+        error = scores - real
+        columns["mean label"] = _mean_of(real, sample)
+        columns["mean error"] = _mean_of(error, sample)
+        columns["mean squared error"] = _mean_of(error**2, sample)
+    elif positive is not None and chosen is not None:
+        columns["positives"] = lambda own: float((own & positive).sum())
+        columns["true positive rate"] = _mean_of(chosen, sample, positive)
+        columns["false positive rate"] = _mean_of(chosen, sample, ~positive)
+        columns["accuracy"] = _mean_of(chosen == positive, sample)
+    groups = [
+        used & (sample.rows.groups == group) for group in range(len(sample.names))
+    ]
+    return [*columns], [[number(own) for number in columns.values()] for own in groups]
 
 
-def _sentences(
-    rows: Rows,
-    labels: Labels | None,
-    limit: float | None,
-    names: tuple[str, ...],
-    *,
-    draws: int,
-) -> list[str]:
-    """How the numbers came about, and which groups are too small for them."""
-    said = []
-    if limit is not None:
+def sentences(sample: Sample, *, draws: int) -> list[str]:
+    """What the numbers are, what they can tell, and which groups are too small."""
+    said, rows = [], sample.rows
+    if sample.threshold is not None:
         said.append(
-            f"Selected, the favourable decision: a score above {limit:g} "
+            f"Selected, the favourable decision: a score above {sample.threshold:g} "
             f"(`--threshold` changes that)."
         )
-    elif labels is None:
+    elif sample.labels is None:
         said.append("Without `--threshold` there are no selection rates.")
-    if labels is not None and labels.binary:
-        said.append(f"Positive: {labels.name}.")
+    parts = {"": np.ones(rows.scores.size, bool)}
+    if sample.labels is not None and sample.positive is not None:
+        said.append(f"Positive: {sample.labels.name}.")
+        parts[" with a positive label"] = sample.positive
+        parts[" without a positive label"] = ~sample.positive
     said.append(
         f"Gaps are the largest difference between two groups; intervals: {LEVEL:.0%} "
         f"bootstrap percentiles from {draws:,} draws. Resampling widens a gap that is "
         f"nearly 0, so an interval above 0 is no proof of unfairness."
     )
-    used = rows.weights > 0
-    cells = {"": used}
-    if labels is not None and labels.binary:
-        cells |= {
-            " with a positive label": used & (labels.values == 1),
-            " without a positive label": used & (labels.values == 0),
-        }
-    said += chance(rows.groups, rows.weights)
-    small = [
-        f"{name}{words} ({size:,})"
-        for words, where in cells.items()
+    said += report.by_chance(rows.groups, rows.weights, level=LEVEL)
+    sizes = {
+        f"{name}{words}": size
+        for words, part in parts.items()
         for name, size in zip(
-            names,
-            tables.member_counts(rows.groups, len(names), where),
-            strict=True,
+            sample.names, _counts(sample, part & (rows.weights > 0)), strict=True
         )
-        if size < terminal.FEW
-    ]
-    if small:
+    }
+    if small := report.small(sizes):
         said.append(
-            f"Warning: fewer than {_terminal.FEW} rows, too few to conclude anything: "
-            f"{', '.join(small)}."
+            f"Warning: fewer than {report.FEW} rows, too few to conclude anything: "
+            f"{small}."
         )
-    return said
+    return said + _true_gaps(sample)
 
 
-def _limits(
-    rows: Rows,
-    labels: Labels | None,
-    decisions: Bool[np.ndarray, " n"],
-    names: tuple[str, ...],
-) -> list[str]:
+def _true_gaps(sample: Sample) -> list[str]:
     """What the rows can tell of the true gaps of rates: `bounds.binomial`.
 
     Rows of different weights have no such limits, and no sentence.
     """
+    rows, decisions = sample.rows, sample.decisions
     used = rows.weights > 0
-    if np.ptp(rows.weights[used]):
+    if decisions is None or np.ptp(rows.weights[used]):
         return []
     parts = {"selection rates": (used, "rows")}
-    if labels is not None and labels.binary:
-        parts["true positive rates"] = (used & (labels.values == 1), "positives")
+    if sample.positive is not None:
+        parts["true positive rates"] = (used & sample.positive, "positives")
     said = []
-    for what, (part, unit) in parts.items():
-        counts = np.bincount(rows.groups[part], minlength=len(names))
-        if (counts > 0).sum() < 2:
+    for rates, (part, unit) in parts.items():
+        counts = _counts(sample, part)
+        kept = counts > 0
+        if kept.sum() < 2:
             continue
         # Of a group without rows nothing is known, which is not the others' fault.
-        kept = counts > 0
         codes = np.where(kept, np.cumsum(kept) - 1, 0)[rows.groups]
         cond = notions.demographic_parity(codes, n_groups=int(kept.sum()), weights=part)
         found = bounds.binomial(decisions, cond, confidence=CONFIDENCE).largest
         gap, low, high = (float(end[0]) for end in found)
-        least = int(np.where(counts > 0, counts, counts.max() + 1).argmin())
+        least = int(np.where(kept, counts, counts.max() + 1).argmin())
         doubt = "" if low > 0 else ", so that it cannot be told from 0"
         said.append(
-            f"The true difference of {what} lies between {low:.3f} and {high:.3f} with "
-            f"{CONFIDENCE:.0%} confidence{doubt}: {names[least]} has "
+            f"The true difference of {rates} lies between {low:.3f} and {high:.3f} "
+            f"with {CONFIDENCE:.0%} confidence{doubt}: {sample.names[least]} has "
             f"{counts[least]:,} {unit}, and the gap is known to "
             f"+-{max(high - gap, gap - low):.2g}."
         )
     return said
 
 
-def _shown(name: str, value: float) -> str:
+def _counts(sample: Sample, part: Bool[np.ndarray, " n"]) -> Int[np.ndarray, " g"]:
+    """Rows of each group in a part of the sample."""
+    return np.bincount(sample.rows.groups[part], minlength=len(sample.names))
+
+
+def _mean_of(
+    values: np.ndarray, sample: Sample, part: Bool[np.ndarray, " n"] | bool = True
+) -> Number:
+    """The function from some rows to the weighted mean of those in the part."""
+
+    def mean(own: Bool[np.ndarray, " n"]) -> float:
+        own = own & part
+        if not own.any():
+            return np.nan
+        return float(np.average(values[own], weights=sample.rows.weights[own]))
+
+    return mean
+
+
+def _quantile_of(level: float, sample: Sample) -> Number:
+    """The function from some rows to the weighted quantile of their scores."""
+
+    def quantile(own: Bool[np.ndarray, " n"]) -> float:
+        if not own.any():
+            return np.nan
+        scores, weights = sample.rows.scores[own], sample.rows.weights[own]
+        return float(np.quantile(scores, level, weights=weights, method="inverted_cdf"))
+
+    return quantile
+
+
+def _rounded(name: str, value: float) -> str:
     if np.isnan(value):
         return "-"
     return f"{value:,.0f}" if name in ("rows", "positives") else f"{value:.4g}"
 
 
-def _group_cells(found: Found, names: Sequence[str]) -> list[list[str]]:
+def _exact(
+    names: Iterable[str], table: Iterable[Iterable[float]]
+) -> Iterator[list[str]]:
+    """Rows of a CSV table, empty where there is no number."""
+    for name, numbers in zip(names, table, strict=True):
+        yield [name, *("" if np.isnan(v) else f"{v:.9g}" for v in numbers)]
+
+
+def _in_two(groups: Table) -> list[Table]:
+    """Two narrow tables: the scores of the groups, and what else there is."""
+    ends = (slice(1, 1 + _SCORES), slice(1 + _SCORES, None))
     return [
-        [name, *map(_shown, found.head, numbers)]
-        for name, numbers in zip(names, found.groups, strict=True)
+        Table(
+            [groups.head[0], *groups.head[part]],
+            [[row[0], *row[part]] for row in groups.rows],
+        )
+        for part in ends
+        if groups.head[part]
     ]
 
 
-def _gap_cells(found: Found) -> list[list[str]]:
-    return [[gap.name, *(_shown("", value) for value in gap[1:])] for gap in found.gaps]
-
-
-_GAP_HEAD = ["between groups", "gap", f"{LEVEL:.0%} from", "to"]
-_SHARE = " [0-1]"
-_SCORES = 5  # Numbers of a group that concern its scores alone.
-
-
-def _tables(found: Found, names: tuple[str, ...]) -> list[terminal.Table]:
-    """Two narrow tables of the groups, and one of the gaps."""
-    cells = _group_cells(found, names)
-    head = ["group", *found.head]
-    drawn = [terminal.table("", head[: _SCORES + 1], [c[: _SCORES + 1] for c in cells])]
-    if len(found.head) > _SCORES:
-        rest = [[c[0], *c[_SCORES + 1 :]] for c in cells]
-        drawn.append(terminal.table("", [head[0], *head[_SCORES + 1 :]], rest))
-    return [*drawn, terminal.table("", _GAP_HEAD, _gap_cells(found))]
-
-
-def _write(
-    paths: list[Path],
-    found: Found,
-    rows: Rows,
-    labels: Labels | None,
-    limit: float | None,
-    names: tuple[str, ...],
-    scores: Path,
-    score: str,
-) -> None:
-    groups, compared, report, picture, bars = paths
-    harmless = map(terminal.harmless, names)
-    table: list[Sequence[object]] = [["group", *found.head]]
-    for name, numbers in zip(harmless, found.groups, strict=True):
-        table.append([name, *map(_exact, numbers)])
-    gap_table: list[Sequence[object]] = [["gap", "value", "low", "high"]]
-    gap_table += [[gap.name, *map(_exact, gap[1:])] for gap in found.gaps]
-    text = _report(found, names, scores, score).encode()
-    drawn = _picture(rows, labels, limit, names, scores, score)
-    files.write_whole(
-        {
-            groups: partial(terminal.write_rows, rows=table),
-            compared: partial(terminal.write_rows, rows=gap_table),
-            report: lambda stream: stream.write(text),
-            picture: partial(canvas.write, drawn),
-            bars: partial(canvas.write, _bars(found, scores, score)),
-        }
-    )
-
-
-def _exact(value: float) -> str:
-    return "" if np.isnan(value) else f"{value:.9g}"
-
-
-def _report(found: Found, names: tuple[str, ...], scores: Path, score: str) -> str:
-    version = importlib.metadata.version("fairjax")
-    lines = [
-        f"# Audit of {plain(score)} in {plain(scores.name)}",
-        "![distribution of the scores in each group](scores.png)",
-        "## Groups",
-        terminal.markdown(["group", *found.head], _group_cells(found, names)),
-        "## Between groups",
-        terminal.markdown(_GAP_HEAD, _gap_cells(found)),
-        "![gaps between groups with their intervals](gaps.png)",
-        *map(plain, found.sentences),
-        f"fairjax {version}, jax {jax.__version__}.",
-    ]
-    return "\n\n".join(lines) + "\n"
-
-
-def _bars(found: Found, scores: Path, score: str) -> "matplotlib.figure.Figure":
-    """The gaps that are shares, with their intervals."""
-    shares = [g for g in found.gaps if g.name.endswith(_SHARE) and g.name != RATIO]
-    return plots.intervals(
-        [gap.name.removesuffix(_SHARE) for gap in shares],
-        *np.array([gap[1:] for gap in shares]).T,
-        label=f"largest gap{_SHARE}, {LEVEL:.0%} intervals",
-        title=f"{score}, {scores.name}".replace("$", r"\$"),
-    )
-
-
-def _picture(
-    rows: Rows,
-    labels: Labels | None,
-    limit: float | None,
-    names: tuple[str, ...],
-    scores: Path,
-    score: str,
+def _gap_picture(
+    gaps: dict[str, metrics.Estimate], options: AuditOptions
 ) -> "matplotlib.figure.Figure":
+    """The gaps that are shares, with their intervals."""
+    shares = {
+        name.removesuffix(_SHARE): gap
+        for name, gap in gaps.items()
+        if name.endswith(_SHARE) and name != GAPS["selection_ratio"]
+    }
+    return plots.intervals(
+        [*shares],
+        *np.array([*shares.values()]).T,
+        label=f"largest gap{_SHARE}, {LEVEL:.0%} intervals",
+        title=f"{options.score}, {options.scores.name}".replace("$", r"\$"),
+    )
+
+
+def _score_picture(sample: Sample, options: AuditOptions) -> "matplotlib.figure.Figure":
     """The distributions among all rows, and with labels among those of each."""
+    rows = sample.rows
     parts = {"all rows": np.ones(rows.scores.size, bool)}
-    if labels is not None and labels.binary:
-        parts |= {
-            f"positive: {labels.name}": labels.values == 1,
-            "all other labels": labels.values == 0,
-        }
+    if sample.labels is not None and sample.positive is not None:
+        parts[f"positive: {sample.labels.name}"] = sample.positive
+        parts["all other labels"] = ~sample.positive
     panels = [
         plots.Scores(
             rows.scores[part],
             rows.groups[part],
             rows.weights[part],
-            label=f"{score} [score]",
+            label=f"{options.score} [score]",
             heading=heading,
         )
         for heading, part in parts.items()
         if rows.weights[part].any()
     ]
     return plots.distributions(
-        panels, group_names=names, threshold=limit, title=scores.name
+        panels,
+        group_names=sample.names,
+        threshold=sample.threshold,
+        title=options.scores.name,
     )

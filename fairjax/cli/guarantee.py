@@ -1,6 +1,6 @@
-"""What `fairjax sweep --guarantee` adds: rows set aside, a point that is promised."""
+"""Guaranteed selection, `fairjax sweep --guarantee`: rows set aside, points tested."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -8,42 +8,40 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
-from .. import bounds, frontiers, kernels, solvers, sweeps
+from .. import bounds, sweeps
 from ..datasets import Dataset, Samples
-from ..frontiers.network import decide as network_decisions
+from ..frontiers import Frontier
 from ..notions import Notion
 
-Decide = Callable[[frontiers.Frontier, Samples, Samples], Bool[np.ndarray, "m n"]]
 
-
-class Wish(NamedTuple):
+class Guarantee(NamedTuple):
     """What the options ask for; the confidence is that of all notions together."""
 
     limit: float
     confidence: float
 
 
-class Promise(NamedTuple):
-    """What one notion was promised.
+class GuaranteeResult(NamedTuple):
+    """The guarantee of one notion.
 
     Attributes:
         selection: the test of all points.
-        wish: what was asked for.
+        guarantee: as it was asked for.
         n_rows: of the safety set.
     """
 
     selection: bounds.Selection
-    wish: Wish
+    guarantee: Guarantee
     n_rows: int
 
 
-def wish(guarantee: float | None, confidence: float | None) -> Wish | None:
+def parse(limit: float | None, confidence: float | None) -> Guarantee | None:
     """Reads both options."""
-    if guarantee is None:
+    if limit is None:
         if confidence is not None:
             raise ValueError("`--confidence` has no use without `--guarantee`.")
         return None
-    found = Wish(guarantee, 0.95 if confidence is None else confidence)
+    found = Guarantee(limit, 0.95 if confidence is None else confidence)
     for option, value in zip(("--guarantee", "--confidence"), found, strict=True):
         if not 0 < value < 1:
             raise ValueError(f"`{option}` must lie in (0, 1), but is {value:g}.")
@@ -69,7 +67,7 @@ def set_aside(data: Dataset, seed: int) -> tuple[Dataset, Samples]:
     )
     kept = np.ones(data.is_train.size, bool)
     kept[rows[safe]] = False
-    features = _scaled(data.features, rows[~safe])
+    features = _standardised(data.features, rows[~safe])
     learn = data._replace(
         features=features[kept],
         labels=data.labels[kept],
@@ -80,72 +78,26 @@ def set_aside(data: Dataset, seed: int) -> tuple[Dataset, Samples]:
     return learn, safety
 
 
-def by_coefficients(
-    found: frontiers.Frontier, train: Samples, safety: Samples
-) -> Bool[np.ndarray, "m n"]:
-    """Decisions of linear models."""
-    del train
-    scores = found.coefficients.astype(float) @ safety.features.T.astype(float)
-    return scores + found.intercept[:, None] > 0
-
-
-def by_kernel(
-    found: frontiers.Frontier,
-    train: Samples,
-    safety: Samples,
-    *,
-    kernel: kernels.Kernel,
-) -> Bool[np.ndarray, "m n"]:
-    """Decisions of kernel machines."""
-    fit = solvers.KernelFit(
-        coefficients=found.coefficients,
-        intercept=found.intercept,
-        dual=found.coefficients,
-        multipliers=np.zeros((found.strength.size, 0)),
-        objective=found.objective,
-        gap=found.gap,
-        violation=found.violation,
-        iterations=found.iterations,
-        converged=found.converged,
-        bandwidth=found.bandwidth,
-    )
-    return solvers.predict(fit, train.features, safety.features, kernel=kernel) > 0
-
-
-def by_network(
-    found: frontiers.Frontier,
-    train: Samples,
-    safety: Samples,
-    *,
-    widths: Sequence[int],
-) -> Bool[np.ndarray, "m n"]:
-    """Decisions of networks."""
-    del train
-    return network_decisions(found, widths, safety.features)
-
-
-def promise(
-    found: frontiers.Frontier,
-    data: Dataset,
+def select(
+    found: Frontier,
+    decisions: Bool[np.ndarray, "m n"],
     safety: Samples,
     *,
     notion: Notion,
-    wanted: Wish,
+    guarantee: Guarantee,
     n_notions: int,
-    decide: Decide,
     names: Sequence[Sequence[str]],
-) -> tuple[frontiers.Frontier, Promise]:
+) -> tuple[Frontier, GuaranteeResult]:
     """Tests the points on the front of the cross-validated numbers.
 
     Args:
         found: fitted without the safety set.
-        data: what it was fitted on.
+        decisions: of all points on the safety set.
         safety: from `set_aside`.
         notion: that of the frontier.
-        wanted: by the user.
-        n_notions: which share the probability of a false promise.
-        decide: the decisions of all points on the safety set.
-        names: of the cells.
+        guarantee: as the user asks for it.
+        n_notions: which share the probability of an error.
+        names: of the cells, by stratum and group.
 
     Returns:
         The frontier, its selection replaced (-1 for none), and what was tested.
@@ -157,22 +109,22 @@ def promise(
         found.cv_accuracy,
         found.cv_unfairness,
         valid=front if found.converged.any() else None,
-        limit=wanted.limit,
-        confidence=1 - (1 - wanted.confidence) / n_notions,
-        decisions=decide(found, data.train, safety),
+        limit=guarantee.limit,
+        confidence=1 - (1 - guarantee.confidence) / n_notions,
+        decisions=decisions,
         cond=notion(
             jnp.asarray(safety.groups),
             jnp.asarray(safety.labels),
-            n_groups=data.n_groups,
+            n_groups=len(names[0]),
         ),
         names=names,
     )
     index = -1 if selection.chosen is None else selection.chosen
-    made = Promise(selection, wanted, len(safety.labels))
-    return found._replace(selected=index), made
+    result = GuaranteeResult(selection, guarantee, len(safety.labels))
+    return found._replace(selected=index), result
 
 
-def _scaled(
+def _standardised(
     features: Float[np.ndarray, "n d"], rows: np.ndarray
 ) -> Float[np.ndarray, "n d"]:
     """Numbers with mean 0 and variance 1 over these rows; 0 where these are alike."""

@@ -12,32 +12,15 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Int32
+from jaxtyping import Float, Float64, Int32
 
 from .. import files
 from ..arrays import checks
-from ..datasets import tables as _tables
+from ..datasets import tables as frames
+from .options import TableOptions
 
 LARGEST = 1e150  # Squares of differences must be finite too.
 MOST_GROUPS = 100  # Every pair is compared, and every group drawn from.
-
-
-class Columns(NamedTuple):
-    """What the user says about a file.
-
-    Attributes:
-        score: the column of the scores.
-        group: columns whose combinations are the groups.
-        weight: a column of sample weights, or None.
-        sep: the character between entries.
-        encoding: of the file.
-    """
-
-    score: str
-    group: list[str]
-    weight: str | None
-    sep: str
-    encoding: str
 
 
 class Rows(NamedTuple):
@@ -50,7 +33,7 @@ class Rows(NamedTuple):
         weights: sample weights, 1 when the user has none.
     """
 
-    frame: _tables.Frame
+    frame: frames.Frame
     scores: Float64[np.ndarray, " n"]
     groups: Int32[np.ndarray, " n"]
     weights: Float64[np.ndarray, " n"]
@@ -71,14 +54,17 @@ class Labels(NamedTuple):
 
 
 def read(
-    paths: Sequence[Path], columns: Columns, *, others: Sequence[str] = ()
+    paths: Sequence[Path],
+    options: TableOptions,
+    *,
+    others: Sequence[tuple[str, str]] = (),
 ) -> tuple[list[Rows], tuple[str, ...]]:
     """Reads tables whose groups have the same codes in all of them.
 
     Args:
         paths: of the files.
-        columns: which column is what.
-        others: options that name further columns, "--label y"; they must be there too.
+        options: which column is what, and how the files are written.
+        others: further options and the columns they name, which must be there too.
 
     Returns:
         The rows of each table, and the names of the groups.
@@ -88,40 +74,39 @@ def read(
             column with two roles, entries that are no numbers, and fewer than
             two groups or too many.
     """
-    named = [f"--score {columns.score}", *(f"--group {name}" for name in columns.group)]
-    named += [f"--weight {columns.weight}"] if columns.weight else []
+    named = [("--score", options.score), *(("--group", name) for name in options.group)]
+    named += [("--weight", options.weight)] if options.weight else []
     named += others
     _check_apart(named)
-    frames = []
+    loaded = []
     for path in paths:
-        frame = _tables.read_csv(path, sep=columns.sep, encoding=columns.encoding)
-        for words in named:
-            option, _, name = words.partition(" ")
+        frame = frames.read_csv(path, sep=options.sep, encoding=options.encoding)
+        for option, name in named:
             _check_known(name, list(frame), option=option, path=path)
         if not len(frame):
             raise ValueError(f"{str(path)!r} has no rows below its header.")
-        frames.append(frame)
-    codes, names = _groups(frames, columns.group)
+        loaded.append(frame)
+    codes, names = _groups(loaded, options.group)
     tables = []
-    for path, frame, groups in zip(paths, frames, codes, strict=True):
-        scores = finite(frame[columns.score], option="--score", path=path)
+    for path, frame, groups in zip(paths, loaded, codes, strict=True):
+        scores = finite(frame[options.score], option="--score", path=path)
         weights = np.ones(len(frame))
-        if columns.weight:
-            weights = finite(frame[columns.weight], option="--weight", path=path)
-            _check_weights(weights, columns.weight, path)
+        if options.weight:
+            weights = finite(frame[options.weight], option="--weight", path=path)
+            _check_weights(weights, options.weight, path)
         tables.append(Rows(frame, scores, groups, weights))
     return tables, names
 
 
 def finite(
-    column: _tables.Frame, *, option: str, path: Path
+    column: frames.Frame, *, option: str, path: Path
 ) -> Float64[np.ndarray, " n"]:
     """The numbers of a column, none larger than `LARGEST`.
 
     Raises:
         ValueError: with the data row of the first entry that is no such number.
     """
-    values = _tables.extra("pandas").to_numeric(column, errors="coerce")
+    values = frames.extra("pandas").to_numeric(column, errors="coerce")
     values = values.to_numpy(dtype=np.float64)
     for row in np.flatnonzero(~(np.abs(values) <= LARGEST))[:1]:
         missing = column.isna().iloc[row]
@@ -147,10 +132,10 @@ def labels(rows: Rows, name: str, *, positive: str | None, path: Path) -> Labels
             f"`--label`: column {name!r} of {str(path)!r} is empty in data row "
             f"{row + 1}. Fill it, or drop such rows."
         )
-    real = _tables.is_numeric(column) and column.nunique() > 2
+    real = frames.is_numeric(column) and column.nunique() > 2
     if real and positive is None:
         return Labels(finite(column, option="--label", path=path), False, name)
-    good, value = _tables.favourable(
+    good, value = frames.favourable(
         column, target=name, positive=positive, argument="--label"
     )
     return Labels(good.astype(np.float64), True, f"{name} = {value}")
@@ -159,7 +144,7 @@ def labels(rows: Rows, name: str, *, positive: str | None, path: Path) -> Labels
 def write_with(
     stream: IO[bytes],
     path: Path,
-    columns: Columns,
+    options: TableOptions,
     *,
     name: str,
     values: Iterable[float],
@@ -173,20 +158,20 @@ def write_with(
     files.check_state(path, state)
     with path.open("rb") as start:
         marked = start.read(3) == b"\xef\xbb\xbf"
-    encoding = columns.encoding
+    encoding = options.encoding
     if encoding.lower().replace("_", "-") == "utf-8-sig" and not marked:
         encoding = "utf-8"
     entries = iter(values)
     header = True
     out = io.TextIOWrapper(stream, encoding=encoding, newline="", write_through=False)
-    with path.open(newline="", encoding=columns.encoding) as lines:
-        for row, text in _records(lines, sep=columns.sep):
+    with path.open(newline="", encoding=options.encoding) as lines:
+        for row, text in _records(lines, sep=options.sep):
             body = text.rstrip("\r\n")
             if row:
                 entry = (
-                    _quoted(name, columns.sep) if header else repr(next(entries, 0.0))
+                    _quoted(name, options.sep) if header else repr(next(entries, 0.0))
                 )
-                body += columns.sep + entry
+                body += options.sep + entry
                 header = False
             out.write(body + text[len(text.rstrip("\r\n")) :])
     out.flush()
@@ -199,13 +184,14 @@ def _records(lines: Iterable[str], *, sep: str) -> Iterator[tuple[list[str], str
     """Rows with their text, which may be several lines when an entry is quoted."""
     taken: list[str] = []
 
-    def noted() -> Iterator[str]:
+    def recorded() -> Iterator[str]:
         for line in lines:
             taken.append(line)
             yield line
 
-    options = {"delimiter": sep, "skipinitialspace": True, "strict": True}
-    for row in csv.reader(noted(), **options):
+    for row in csv.reader(
+        recorded(), delimiter=sep, skipinitialspace=True, strict=True
+    ):
         yield row, "".join(taken)
         taken.clear()
 
@@ -217,17 +203,17 @@ def _quoted(name: str, sep: str) -> str:
 
 
 def _groups(
-    frames: Sequence[_tables.Frame], columns: list[str]
+    loaded: Sequence[frames.Frame], columns: list[str]
 ) -> tuple[list[Int32[np.ndarray, " n"]], tuple[str, ...]]:
     """Codes of the combinations of values, the same in all tables."""
-    pd = _tables.extra("pandas")
+    pd = frames.extra("pandas")
     # Together, a column has one type, so that a value has one name.
-    keys = pd.concat([frame[columns] for frame in frames], ignore_index=True)
+    keys = pd.concat([frame[columns] for frame in loaded], ignore_index=True)
     which = keys.groupby(columns, dropna=False, sort=False).ngroup().to_numpy()
     # Names are made once per combination: a million texts would take seconds.
     occurring = keys.iloc[np.unique(which, return_index=True)[1]]
-    short, names = _tables.joint_codes(
-        [_tables.as_names(occurring[name]) for name in columns]
+    short, names = frames.joint_codes(
+        [frames.as_names(occurring[name]) for name in columns]
     )
     codes = short[which]
     if not 2 <= len(names) <= MOST_GROUPS:
@@ -237,14 +223,13 @@ def _groups(
             f"{'has' if len(columns) == 1 else 'have'} {len(names)} "
             f"{'value' if len(names) == 1 else 'values'} here."
         )
-    ends = np.cumsum([len(frame) for frame in frames])
+    ends = np.cumsum([len(frame) for frame in loaded])
     return np.split(codes, ends[:-1]), names
 
 
-def _check_apart(named: Sequence[str]) -> None:
+def _check_apart(named: Sequence[tuple[str, str]]) -> None:
     seen: dict[str, str] = {}
-    for words in named:
-        option, _, name = words.partition(" ")
+    for option, name in named:
         if name in seen:
             raise ValueError(
                 f"`{seen[name]}` and `{option}` both name {name!r}: they must be "
@@ -269,13 +254,3 @@ def _check_weights(weights: Float[np.ndarray, " n"], name: str, path: Path) -> N
             f"data row {row + 1} says {weights[row]:g}."
         )
     checks.check_weights(weights, n=weights.size, name=f"--weight {name}")
-
-
-def member_counts(
-    groups: Int32[np.ndarray, " n"],
-    n_groups: int,
-    where: Bool[np.ndarray, " n"] | None = None,
-) -> list[int]:
-    """Rows of each group."""
-    kept = groups if where is None else groups[where]
-    return np.bincount(kept, minlength=n_groups).tolist()

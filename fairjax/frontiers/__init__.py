@@ -12,11 +12,12 @@ is the model without fairness.
 """
 
 from .frontier import Frontier as Frontier
+from .frontier import Models as Models
 from .frontier import average as average
-from .frontier import check as check
-from .kernel import is_open as is_open
+from .frontier import decide as decide
 from .kernel import kernel as kernel
 from .kernel import median_bandwidth as median_bandwidth
+from .kernel import needs_bandwidth as needs_bandwidth
 from .linear import STRENGTHS as STRENGTHS
 from .linear import Method as Method
 from .linear import Task as Task
@@ -26,3 +27,4 @@ from .linear import linear as linear
 from .linear import penalty as penalty
 from .linear import projection as projection
 from .network import network as network
+from .validation import check_dataset as check_dataset

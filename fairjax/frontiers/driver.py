@@ -1,191 +1,303 @@
-"""Batches of fits: devices share the points of each, and a directory keeps it.
+"""The driver of all frontiers that are fitted in batches of points.
 
-A frontier of linear models or kernel machines is a few batches of independent points,
-one for the whole training part and one per fold. Whoever fits them, the numbers are the
-same, up to rounding.
+Such a frontier is a data set, a notion, a grid of points, and a family of models that
+fits points and decides. A batch is some of the points, fitted without one fold of the
+training part and measured on it, or fitted on all of it and measured on the test part.
+Batches are independent of each other: an executor may run them anywhere, devices of
+this process may share the points of each, and a directory keeps the finished ones. The
+numbers are the same, up to rounding.
 """
 
 import functools
 import os
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from concurrent.futures import Executor
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, DTypeLike, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Real
 
-from .. import sweeps
-from ..datasets import Dataset
-from .frontier import Frontier
-
-
-class Fits(NamedTuple):
-    """What is kept of a batch of fits; columns as in `Frontier`.
-
-    Attributes:
-        shares: `shares_of` of each part that was measured, one after the other.
-    """
-
-    shares: Float[np.ndarray, "m c"]
-    objective: Float[np.ndarray, " m"]
-    gap: Float[np.ndarray, " m"]
-    violation: Float[np.ndarray, " m"]
-    iterations: Int[np.ndarray, " m"]
-    converged: Bool[np.ndarray, " m"]
-    coefficients: Float[np.ndarray, "m d"]
-    intercept: Float[np.ndarray, " m"]
+from .. import metrics, sweeps
+from ..datasets import Dataset, Samples
+from ..notions import Conditionals, Notion
+from .frontier import Frontier, Models, select_points
+from .validation import check_dataset, check_selection
 
 
-def kept(shares: list[Float[Array, "m c"]], fit: Any) -> Fits:
-    """Of a `LinearFit` or `KernelFit`, with the shares of its points on each part."""
-    names = Fits._fields[1:]
-    columns = jax.device_get([getattr(fit, name) for name in names])
-    measured = np.concatenate([np.asarray(share) for share in shares], axis=1)
-    return Fits(measured, *map(np.asarray, columns))
+class Part(NamedTuple):
+    """`datasets.Samples` on the device, in JAX's present precision."""
+
+    features: Float[Array, "n d"]
+    labels: Real[Array, " n"]
+    groups: Int[Array, " n"]
 
 
-class Sharing(NamedTuple):
-    """Who fits the points of a frontier, and where the results are kept.
+Compare = Callable[[Part, Bool[Any, " n"]], Conditionals]
 
-    Attributes:
-        mesh: devices that share the points; None for one program.
-        checkpoint: directory; None for none.
-        manifest: tells this frontier from any other.
-        m: number of points.
-    """
 
-    mesh: Mesh | None
-    checkpoint: str | os.PathLike[str] | None
-    manifest: dict[str, str]
-    m: int
+@runtime_checkable
+class BatchModels(Models, Protocol):
+    """A family of models whose solver fits a batch of points; it can be pickled."""
 
     def fit(
         self,
-        work: Callable[[Int[np.ndarray, " r"]], Fits],
-        form: Fits,
-        *,
-        part: str,
-        number: int = 0,
-    ) -> Fits:
-        """One batch: found in the directory, or fitted and put there.
+        train: Part,
+        used: Bool[np.ndarray, " n"],
+        points: dict[str, np.ndarray],
+        compare: Compare,
+    ) -> Any:
+        """Models of some points, whose arrays have one entry per point.
 
         Args:
-            work: fits and measures some of the points.
-            form: dtypes and shapes of a batch, from `form_of`.
-            part: what the batch is called.
-            number: of the batch, among those called alike.
+            train: the whole training part.
+            used: the samples to fit on.
+            points: settings.
+            compare: the conditional distributions of samples with a weight.
         """
-        with sweeps.without_context(self.mesh):
-            stored = sweeps.Checkpoint(self.checkpoint, self.manifest, form, name=part)
-            found = stored.load(number)
-            if found is None:
-                found = sweeps.map_rows(work, self.m, self.mesh)
-                stored.save(number, found)
-        return found
+        ...
+
+    def fit_dtypes(self) -> Any:
+        """Dtypes of what `fit` returns, as scalars of `jax.ShapeDtypeStruct`."""
+        ...
+
+    def describe(self, train: Samples) -> dict[str, str]:
+        """Lines of a manifest: what else the fits depend on."""
+        ...
 
 
-def sharing(
+class Problem(NamedTuple):
+    """The part that all batches of a frontier have in common; it can be pickled.
+
+    Attributes:
+        models: the family.
+        points: settings of all points.
+        train: training part.
+        test: test part.
+        notion: of the comparisons.
+        n_groups: of the data set.
+        folds: of each training sample.
+        mesh: devices that share the points of a batch.
+    """
+
+    models: BatchModels
+    points: dict[str, np.ndarray]
+    train: Samples
+    test: Samples
+    notion: Notion
+    n_groups: int
+    folds: Int[np.ndarray, " n"]
+    mesh: Mesh | None
+
+
+class Batch(NamedTuple):
+    """Some points on some training samples.
+
+    Attributes:
+        fold: held out; -1 for none.
+        indices: of the points.
+    """
+
+    fold: int
+    indices: Int[np.ndarray, " r"]
+
+
+class BatchResult(NamedTuple):
+    """Models and their measures.
+
+    Attributes:
+        measures: accuracy, gap and the rate of each cell, on the samples that the
+            models were fitted on, and on others: those of the fold, or the test part.
+        fit: the models.
+    """
+
+    measures: Float[np.ndarray, "r 2 c"]
+    fit: Any
+
+
+def trace(
     dataset: Dataset,
+    models: BatchModels,
     points: dict[str, np.ndarray],
     *,
+    notion: Notion,
+    n_folds: int,
+    seed: int,
+    keep: float,
+    chunk: int | None,
     mesh: Mesh | None,
+    executor: Executor | None,
+    progress: sweeps.Progress | None,
     checkpoint: str | os.PathLike[str] | None,
-    **options: Any,
-) -> Sharing:
-    """Who fits the points, with the mesh checked and the manifest written.
-
-    Args:
-        dataset: whole.
-        points: the grid.
-        mesh: see `Sharing`.
-        checkpoint: likewise.
-        **options: whatever else the results depend on.
-    """
-    m = len(points["strength"])
+    tag: str,
+) -> Frontier:
+    """Fits, measures and selects the points of a grid; arguments as for `linear`."""
+    check_selection(keep=keep, n_folds=n_folds)
+    counts = check_dataset(dataset, notion=notion, n_folds=n_folds)
+    m, train = len(points["strength"]), dataset.train
+    size = sweeps.chunk_size(m, chunk, executor)
     if mesh is not None:
-        mesh = sweeps.check_mesh(mesh, m, checkpoint=checkpoint)
+        mesh = sweeps.check_mesh(mesh, m, executor=executor, checkpoint=checkpoint)
+    folds = np.zeros(len(train.labels), int)
+    if n_folds:
+        key = jax.random.key(seed)
+        folds = np.asarray(
+            sweeps.folds(train.labels, train.groups, n_folds=n_folds, key=key)
+        )
+    problem = Problem(
+        models, points, train, dataset.test, notion, dataset.n_groups, folds, mesh
+    )
+    batches = [
+        Batch(fold, indices)
+        for fold in range(-1, n_folds)
+        for indices in sweeps.split_points(np.arange(m), m, size)
+    ]
     manifest = {}
     if checkpoint is not None:
-        columns = dataset.features, dataset.labels, dataset.groups, dataset.is_train
-        manifest = {name: option_text(value) for name, value in options.items()}
-        manifest["precision"] = str(jax.dtypes.canonicalize_dtype(float))
-        manifest |= sweeps.describe("points", points)
-        manifest |= sweeps.describe("data", columns)
-    return Sharing(mesh, checkpoint, manifest, m)
+        options = {"chunk": size, "n_folds": n_folds, "seed": seed, "tag": tag}
+        manifest = _describe(problem) | {name: str(v) for name, v in options.items()}
 
+    def report(done: int, n_batches: int) -> None:
+        if progress:
+            progress(done * (n_folds + 1) // n_batches, n_folds + 1)
 
-def option_text(value: Any) -> str:
-    """Text of an option, the same in every process: functions count by their names."""
-    if isinstance(value, functools.partial):
-        bound = [*value.args, *value.keywords.items()]
-        return f"{option_text(value.func)}({', '.join(map(option_text, bound))})"
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(option_text, value))}]"
-    if isinstance(value, jax.Array | np.ndarray):
-        return ", ".join(sweeps.describe("", value).values())
-    if callable(value):
-        kind = value if hasattr(value, "__qualname__") else type(value)
-        return f"{kind.__module__}.{kind.__qualname__}"
-    return repr(value)
-
-
-def form_of(
-    m: int,
-    *,
-    parts: int,
-    counts: Int[np.ndarray, "2 s g"],
-    width: int,
-    measured: DTypeLike,
-    fitted: DTypeLike,
-    counted: DTypeLike,
-) -> Fits:
-    """Shapes and dtypes of a batch.
-
-    Args:
-        m: points.
-        parts: how many are measured.
-        counts: as in `Frontier`.
-        width: coefficients of a point.
-        measured: dtype of the shares.
-        fitted: of other numbers.
-        counted: of steps.
-    """
-    forms: dict[str, Any] = dict.fromkeys(
-        Fits._fields, jax.ShapeDtypeStruct((m,), fitted)
+    real = jax.ShapeDtypeStruct((), jax.dtypes.canonicalize_dtype(float))
+    shapes: list[Any] = [real, models.fit_dtypes()]
+    results = sweeps.Checkpoint(
+        checkpoint, manifest, BatchResult(*shapes), name="batch"
+    ).map_batches(
+        functools.partial(fit_batch, problem),
+        batches,
+        executor=executor,
+        progress=report,
     )
-    shares = parts * (2 + counts[0].size)
-    forms["shares"] = jax.ShapeDtypeStruct((m, shares), measured)
-    forms["iterations"] = jax.ShapeDtypeStruct((m,), counted)
-    forms["converged"] = jax.ShapeDtypeStruct((m,), bool)
-    forms["coefficients"] = jax.ShapeDtypeStruct((m, width), fitted)
-    return Fits(**forms)
+    per_fold = len(batches) // (n_folds + 1)
+    whole, *without_fold = [
+        jax.tree.map(
+            lambda *parts: np.concatenate(parts)[:m], *results[at : at + per_fold]
+        )
+        for at in range(0, len(batches), per_fold)
+    ]
+    in_train, in_test = whole.measures.swapaxes(0, 1)
+    cv, cv_converged = in_train, whole.fit.converged
+    if n_folds:
+        cv = np.mean([result.measures[:, 1] for result in without_fold], axis=0)
+        cv_converged = np.all([result.fit.converged for result in without_fold], axis=0)
+    return select_points(
+        Frontier(
+            points,
+            *in_train[:, :2].T,
+            *cv[:, :2].T,
+            *in_test[:, :2].T,
+            objective=whole.fit.objective,
+            iterations=whole.fit.iterations,
+            converged=whole.fit.converged,
+            cv_converged=cv_converged,
+            on_front=np.zeros(m, bool),
+            selected=-1,
+            unconstrained=-1,
+            counts=counts,
+            test_rates=in_test[:, 2:].reshape(m, *counts.shape[1:]),
+            fit=whole.fit,
+            models=models,
+        ),
+        keep=keep,
+    )
 
 
-def frontier_of(
-    whole: Fits,
-    *,
-    cv_shares: Float[np.ndarray, "2 m"],
-    counts: Int[np.ndarray, "2 s g"],
-    objective: Float[np.ndarray, " m"] | None = None,
-    **columns: Any,
-) -> Frontier:
-    """The columns of a frontier, without its front and its selection.
+def fit_batch(problem: Problem, batch: Batch) -> BatchResult:
+    """Models of a batch, fitted and measured; on the devices of the mesh, if any."""
 
-    Args:
-        whole: the models, with shares of the training and of the test part.
-        cv_shares: means over the folds.
-        counts: as in `Frontier`.
-        objective: where it is not that of the fits.
-        **columns: the others.
-    """
-    train, test = np.split(whole.shares.T, 2)
-    rates = test[2:].T.reshape(-1, *counts.shape[1:])
-    own = whole._asdict() | {"counts": counts, "test_rates": rates}
-    del own["shares"]
-    own |= {} if objective is None else {"objective": objective}
-    parts = {"train": train[:2], "cv": cv_shares, "test": test[:2]}
-    for name, (accuracy, unfairness) in parts.items():
-        own |= {f"{name}_accuracy": accuracy, f"{name}_unfairness": unfairness}
-    front = np.zeros(train.shape[1], bool)
-    return Frontier(**own, **columns, on_front=front, selected=-1, unconstrained=-1)
+    def work(rows: Int[np.ndarray, " r"]) -> BatchResult:
+        return _fit_points(problem, batch._replace(indices=batch.indices[rows]))
+
+    with sweeps.without_context(problem.mesh):
+        return sweeps.map_rows(work, len(batch.indices), problem.mesh)
+
+
+def measure(
+    decisions: Bool[Array, " n"],
+    labels: Real[Array, " n"],
+    cond: Conditionals,
+    weights: Bool[Array, " n"] | None,
+) -> Float[Array, " c"]:
+    """Accuracy and gap of a point on one part, and the rate of each cell."""
+    accuracy = metrics.accuracy(decisions, labels, weights=weights)
+    rates = metrics.group_means(decisions, cond)
+    gap = metrics.max_gap(decisions, cond)
+    return jnp.concatenate([jnp.stack([accuracy, gap]), rates.ravel()])
+
+
+def _fit_points(problem: Problem, batch: Batch) -> BatchResult:
+    train, test = (
+        Part(jnp.asarray(part.features, float), *map(jnp.asarray, part[1:]))
+        for part in (problem.train, problem.test)
+    )
+    compare = functools.partial(
+        _compare, notion=problem.notion, n_groups=problem.n_groups
+    )
+    points = {name: axis[batch.indices] for name, axis in problem.points.items()}
+    used = problem.folds != batch.fold
+    fit = problem.models.fit(train, used, points, compare)
+    other = (train, ~used)
+    if batch.fold < 0:
+        other = (test, np.ones(test.labels.shape, bool))
+    measures = []
+    for part, chosen in ((train, used), other):
+        decisions = problem.models.decide(fit, train.features, part.features)
+        weights = jnp.asarray(chosen)
+        cond = compare(part, weights)
+        measures.append(_measure_all(decisions, part.labels, cond, weights))
+    return BatchResult(np.stack(measures, axis=1), fit)
+
+
+@jax.jit
+def _measure_all(
+    decisions: Bool[Any, "m n"],
+    labels: Real[Array, " n"],
+    cond: Conditionals,
+    weights: Bool[Array, " n"],
+) -> Float[Array, "m c"]:
+    return jax.lax.map(lambda own: measure(own, labels, cond, weights), decisions)
+
+
+@functools.partial(jax.jit, static_argnames=("notion", "n_groups"))
+def _compare(
+    part: Part, weights: Bool[Any, " n"], *, notion: Notion, n_groups: int
+) -> Conditionals:
+    """The conditional distributions of a part that the notion compares."""
+    return notion(part.groups, part.labels, n_groups=n_groups, weights=weights)
+
+
+def _describe(problem: Problem) -> dict[str, str]:
+    """Lines of a manifest: data, points, notion and family of a frontier."""
+    train = problem.train
+    notion = functools.partial(problem.notion, n_groups=problem.n_groups)
+    program = jax.make_jaxpr(notion)(train.groups, train.labels)
+    return {
+        "notion": describe_function(problem.notion, program),
+        "precision": str(jax.dtypes.canonicalize_dtype(float)),
+        **problem.models.describe(train),
+        **sweeps.describe("points", problem.points),
+        **sweeps.describe("data", (train, problem.test)),
+    }
+
+
+def describe_function(function: Callable[..., Any], program: Any = None) -> str:
+    """Name of a function with what is bound to it, and a digest of its program."""
+    if isinstance(function, functools.partial):
+        bound = [*map(str, function.args)]
+        bound += [f"{name}={value}" for name, value in function.keywords.items()]
+        name = f"{describe_function(function.func)}({', '.join(bound)})"
+    else:
+        named = function if hasattr(function, "__qualname__") else type(function)
+        name = f"{named.__module__}.{named.__qualname__}"
+    return f"{name} {sweeps.program_digest(program)}" if program else name
+
+
+def scalars(fit: Any, real: Any, count: Any) -> Any:
+    """Dtypes of the fields of a solver's result, as `jax.ShapeDtypeStruct`."""
+    dtypes = dict.fromkeys(fit._fields, real) | {"iterations": count, "converged": bool}
+    return fit(*(jax.ShapeDtypeStruct((), dtype) for dtype in dtypes.values()))

@@ -4,7 +4,9 @@ import functools
 import inspect
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,23 +15,13 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Real
 
 from .. import kernels, solvers, sweeps
-from ..datasets import Dataset
-from ..notions import Conditionals, Notion
+from ..datasets import Dataset, Samples
+from ..notions import Notion
 from ..orthogonality import pairwise
 from ..solvers import KernelFit, contrast_weights
-from .driver import Fits, form_of, frontier_of, kept, sharing
-from .frontier import (
-    Frontier,
-    Part,
-    check_axis,
-    check_selection,
-    choose,
-    compare,
-    cross_validate,
-    on_device,
-    shares_of,
-)
-from .frontier import check as check_dataset
+from .driver import Compare, Part, describe_function, scalars, trace
+from .frontier import Frontier
+from .validation import check_axis, check_dataset
 
 Machine = Callable[..., KernelFit]
 
@@ -48,9 +40,12 @@ def kernel(
     n_folds: int = 5,
     seed: int = 0,
     keep: float = 0.9,
+    chunk: int | None = None,
     mesh: Mesh | None = None,
+    executor: Executor | None = None,
     progress: sweeps.Progress | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
+    tag: str = "",
 ) -> Frontier:
     """Fits, measures and selects kernel machines over strengths of the constraint.
 
@@ -74,16 +69,20 @@ def kernel(
             none: then the selection reads the training numbers, which flatters.
         seed: of the folds, and of the pairs whose median distance is taken.
         keep: settings with this share of the best accuracy are good enough, in (0, 1].
-        mesh: devices that share the points of each batch, as for `linear`.
-        progress: called as `progress(done, n_folds + 1)` after each batch of fits.
-        checkpoint: a directory that keeps each batch, as for `linear`.
+        chunk: points per batch, as for `linear`.
+        mesh: devices of this process that share the points of each batch.
+        executor: runs the batches, as for `linear`; kernel and machine must then be
+            picklable too.
+        progress: called as `progress(done, n_folds + 1)` after each batch.
+        checkpoint: a directory that keeps each batch, as for `linear`; the kernel
+            counts by its jaxpr.
+        tag: as for `linear`.
 
     Returns:
-        All points, bandwidths slowest, then ridges. `coefficients` belong to the
-        training samples: give them to `solvers.predict`, in a `KernelFit`, or use
-        `kernels` directly. Cost: tables of n x n for n training samples, three at a
-        time, and for each point what `machine` says. Beyond some 10,000 samples take
-        `kernels.features_for` and `linear`.
+        All points, bandwidths slowest, then ridges. `fit` is for `solvers.predict` with
+        the training samples; `decide` does that. Cost: tables of n x n for n training
+        samples, three at a time, and for each point what `machine` says. Beyond some
+        10,000 samples take `kernels.features_for` and `linear`.
 
     Raises:
         ValueError: as `linear` does.
@@ -92,94 +91,36 @@ def kernel(
         >>> from fairjax import datasets, notions
         >>> found = kernel(datasets.toy(n=120), notion=notions.equal_opportunity,
         ...     strengths=[1.0], n_folds=0)
-        >>> found.strength.tolist(), bool(found.violation.max() < 1e-6)
+        >>> found.strength.tolist(), bool(found.fit.violation.max() < 1e-6)
         ([0.0, 1.0], True)
 
     References:
         Donini et al., NeurIPS 2018, sections 4 and 5.
     """
-    check_selection(keep=keep, n_folds=n_folds)
-    counts = check_dataset(dataset, notion=notion, n_folds=n_folds)
-    if bandwidths is None and is_open(kernel):
+    if bandwidths is None and needs_bandwidth(kernel):
+        check_dataset(dataset, notion=notion, n_folds=n_folds)
         bandwidths = [median_bandwidth(dataset, seed)]
-    points = _grid(strengths, ridges, bandwidths)
-    train, test = on_device(dataset.train), on_device(dataset.test)
-    compared = functools.partial(compare, notion=notion, n_groups=dataset.n_groups)
-    shared = sharing(
+    found = trace(
         dataset,
-        points,
-        mesh=mesh,
-        checkpoint=checkpoint,
+        KernelModels(kernel, machine, n_folds),
+        _grid(strengths, ridges, bandwidths),
         notion=notion,
-        kernel=kernel,
-        machine=machine,
         n_folds=n_folds,
         seed=seed,
-    )
-    done = progress or (lambda done, total: None)
-    n = len(train.labels)
-    form = functools.partial(
-        form_of,
-        len(points["strength"]),
-        counts=counts,
-        measured=train.features.dtype,
-        fitted=np.float64,
-        counted=np.int64,
-    )
-
-    def measured(
-        rows: Int[np.ndarray, " r"],
-        inside: Bool[np.ndarray, " n"],
-        length: int,
-        *parts: tuple[Part, Bool[np.ndarray, " _"]],
-    ) -> Fits:
-        own = {name: axis[rows] for name, axis in points.items()}
-        machines = _Machines(kernel, machine, own, train, compared)
-        fitted = machines.fit(inside, length)
-        shares = []
-        for part, chosen in parts:
-            shares.append(machines.measure(fitted, part, chosen))
-        return kept(shares, fitted.fit)
-
-    everyone = np.ones(n, bool)
-    both = ((train, everyone), (test, np.ones(len(test.labels), bool)))
-    whole = shared.fit(
-        lambda rows: measured(rows, everyone, n, *both),
-        form(parts=2, width=n),
-        part="whole",
-    )
-    done(1, n_folds + 1)
-    cv_shares, cv_converged = whole.shares.T[:2], whole.converged
-    if n_folds:
-        length = n - n // n_folds
-
-        def fold(inside: Bool[np.ndarray, " n"], number: int):
-            part = shared.fit(
-                lambda rows: measured(rows, inside, length, (train, ~inside)),
-                form(parts=1, width=length),
-                part="fold",
-                number=number,
-            )
-            return part.shares.T[:2], part.converged
-
-        cv_shares, cv_converged = cross_validate(
-            train, fold, n_folds=n_folds, seed=seed, progress=done
-        )
-    return choose(
-        frontier_of(
-            whole,
-            objective=whole.objective * points["ridge"],
-            **points,
-            cv_shares=cv_shares,
-            cv_converged=cv_converged,
-            counts=counts,
-        ),
         keep=keep,
+        chunk=chunk,
+        mesh=mesh,
+        executor=executor,
+        progress=progress,
+        checkpoint=checkpoint,
+        tag=tag,
     )
+    # The machine's objective is the risk summed over the price of the loss.
+    return found._replace(objective=found.objective * found.points["ridge"])
 
 
-def is_open(kernel: Callable[..., Array]) -> bool:
-    """Whether a kernel needs a bandwidth that it has not."""
+def needs_bandwidth(kernel: Callable[..., Array]) -> bool:
+    """True for a kernel with a bandwidth that is not bound yet."""
     known = inspect.signature(kernel).parameters.get("bandwidth")
     return known is not None and known.default is inspect.Parameter.empty
 
@@ -196,89 +137,98 @@ def median_bandwidth(dataset: Dataset, seed: int) -> float:
     return float(f"{float(found):.3g}")
 
 
-class _Fitted(NamedTuple):
-    """Machines, and the samples that they were fitted on."""
-
-    fit: KernelFit
-    rows: Int[np.ndarray, " r"]
-
-
-class _Machines(NamedTuple):
-    """All points of a sweep, fitted on some samples of the training part."""
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class KernelModels:
+    """Kernel machines with a kernel, under shares of the gaps of the free machine."""
 
     kernel: Callable[..., Array]
     machine: Machine
-    points: dict[str, np.ndarray]
-    train: Part
-    compare: Callable[[Part, Array], Conditionals]
+    n_folds: int
 
-    def fit(self, inside: Bool[np.ndarray, " n"], length: int) -> _Fitted:
-        """Fits in two rounds: without bounds, then under shares of those gaps.
+    def fit(
+        self,
+        train: Part,
+        used: Bool[np.ndarray, " n"],
+        points: dict[str, np.ndarray],
+        compare: Compare,
+    ) -> KernelFit:
+        """Machines of some points: without bounds, then under shares of those gaps.
 
-        Samples are filled up to a length with some that have no weight, so that folds
-        share one program.
+        Of each fold, samples are filled up to the length of the longest with some that
+        have no weight, so that folds share one program. Coefficients of samples that
+        were not used are 0.
         """
-        rows = np.flatnonzero(inside)
-        n = len(rows)
-        used = np.arange(length) < n
+        rows = np.flatnonzero(used)
+        n, n_train = len(rows), len(used)
+        length = n if n == n_train else n_train - n_train // self.n_folds
+        weights = np.arange(length) < n
         rows = np.resize(rows, length)
-        part = Part(*(column[rows] for column in self.train))
-        cond = self.compare(part, jnp.asarray(used))
+        part = Part(*(column[rows] for column in train))
+        cond = compare(part, jnp.asarray(weights))
+        features = np.asarray(part.features)
         run = functools.partial(
             self.machine,
-            np.asarray(part.features),
+            features,
             np.asarray(part.labels),
             kernel=self.kernel,
             cond=cond,
-            weights=used,
+            weights=weights,
         )
-        strength = self.points["strength"]
-        # Without a bandwidth that is NaN, which no other NaN equals.
-        width = np.nan_to_num(self.points["bandwidth"])
+        settings = {"c": 1 / (n * points["ridge"])}
+        settings |= {k: points[k] for k in ("bandwidth",) if k in points}
         _, firsts, owner = np.unique(
-            np.stack([width, self.points["ridge"]]),
+            np.stack([*settings.values()]),
             axis=1,
             return_index=True,
             return_inverse=True,
         )
-        free = run(**self._settings(firsts, n), tolerance=np.inf)
-        scores = self._scores(_Fitted(free, rows), part)
-        gaps = scores @ contrast_weights(cond, pairwise, n=length).T
-        gaps = gaps[owner.ravel()]
-        bounds = np.maximum(1 - strength, 0)[:, None] * np.abs(gaps)
+        free = run(**{k: own[firsts] for k, own in settings.items()}, tolerance=np.inf)
+        scores = solvers.predict(free, features, features, kernel=self.kernel)
+        gap_weights = contrast_weights(cond, pairwise, n=length)
+        gaps = (scores @ gap_weights.T)[owner.ravel()]
+        strength = points["strength"][:, None]
         # At strength 0 a bound holds with equality: rounding must not make it bind.
-        bounds = np.where(strength[:, None] == 0, np.inf, bounds)
-        every = np.arange(len(strength))
-        fit = run(**self._settings(every, n), tolerance=bounds)
-        return _Fitted(fit, rows)
+        bounds = np.where(strength == 0, np.inf, (1 - strength) * np.abs(gaps))
+        fit = run(**settings, tolerance=bounds)
+        return fit._replace(
+            coefficients=_scatter(fit.coefficients[:, :n], rows[:n], n_train),
+            dual=_scatter(fit.dual[:, :n], rows[:n], n_train),
+        )
 
-    def measure(
-        self, fitted: _Fitted, part: Part, weights: Bool[np.ndarray, " r"]
-    ) -> Float[Array, "m c"]:
-        """Shares of the decisions of every point, on samples with a weight."""
-        mask = jnp.asarray(weights)
-        decisions = jnp.asarray(self._scores(fitted, part) > 0)
-        return _shares(decisions, part.labels, self.compare(part, mask), mask)
+    def fit_dtypes(self) -> Any:
+        """Dtypes of what `fit` returns."""
+        return scalars(KernelFit, np.float64, np.int64)
 
-    def _scores(self, fitted: _Fitted, part: Part) -> Float[np.ndarray, "m r"]:
-        train = np.asarray(self.train.features)[fitted.rows]
-        features = np.asarray(part.features)
-        return solvers.predict(fitted.fit, train, features, kernel=self.kernel)
+    def describe(self, train: Samples) -> dict[str, str]:
+        """Lines of a manifest."""
+        kernel, rows = self.kernel, train.features[:1]
+        if needs_bandwidth(kernel):
+            kernel = functools.partial(kernel, bandwidth=1.0)
+        program = jax.make_jaxpr(kernel)(rows, rows)
+        return {
+            "kernel": describe_function(self.kernel, program),
+            "machine": describe_function(self.machine),
+        }
 
-    def _settings(self, which: Int[np.ndarray, " p"], n: int) -> dict[str, np.ndarray]:
-        settings = {"c": 1 / (n * self.points["ridge"][which])}
-        width = self.points["bandwidth"][which]
-        return settings if np.isnan(width).any() else settings | {"bandwidth": width}
+    def decide(
+        self,
+        fit: KernelFit,
+        train: Float[Any, "n d"],
+        features: Float[Any, "r d"],
+    ) -> Bool[np.ndarray, "m r"]:
+        """Decisions of every machine."""
+        train, features = np.asarray(train), np.asarray(features)
+        return solvers.predict(fit, train, features, kernel=self.kernel) > 0
 
 
-@jax.jit
-def _shares(
-    decisions: Bool[Array, "m r"],
-    labels: Real[Array, " r"],
-    cond: Conditionals,
-    weights: Bool[Array, " r"],
-) -> Float[Array, "m c"]:
-    return jax.lax.map(lambda own: shares_of(own, labels, cond, weights), decisions)
+def _scatter(
+    values: Float[np.ndarray, "m r"], rows: Int[np.ndarray, " r"], n: int
+) -> Float[np.ndarray, "m n"]:
+    """Columns of some samples among those of all n; 0 elsewhere."""
+    whole = np.zeros((len(values), n))
+    whole[:, rows] = values
+    return whole
 
 
 def _grid(strengths: Any, ridges: Any, bandwidths: Any) -> dict[str, np.ndarray]:
@@ -289,9 +239,10 @@ def _grid(strengths: Any, ridges: Any, bandwidths: Any) -> dict[str, np.ndarray]
             f"that is removed, but hold {strength.max():g}."
         )
     ridge = np.unique(check_axis(ridges, name="ridges", positive=True).astype(float))
-    width = np.array([np.nan])
+    axes = {"ridge": ridge, "strength": strength}
     if bandwidths is not None:
         width = check_axis(bandwidths, name="bandwidths", positive=True).astype(float)
-    axes = np.meshgrid(np.unique(width), ridge, strength, indexing="ij")
-    names = ("bandwidth", "ridge", "strength")
-    return {name: axis.ravel() for name, axis in zip(names, axes, strict=True)}
+        axes = {"bandwidth": np.unique(width)} | axes
+    product = np.meshgrid(*axes.values(), indexing="ij")
+    points = {name: axis.ravel() for name, axis in zip(axes, product, strict=True)}
+    return {n: points[n] for n in ("strength", "ridge", "bandwidth") if n in points}

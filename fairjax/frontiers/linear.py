@@ -1,49 +1,29 @@
-"""From a data set to its frontier between accuracy and fairness.
-
-`linear` fits linear models over a grid of strengths and ridges, as one batch, measures
-decisions on the training and the test part, and chooses one setting by P1's validation
-procedure: cross-validated on the training part, which never sees the test part.
-`kernel` does the same with kernel machines, and `network` with networks, for classes,
-real labels and many tasks.
+"""The frontier of linear models, and the methods that make them fair.
 
 A method is a function from a task to its fits: `constraint`, `penalty`, `projection`,
 `elimination`, or your own. What a strength means is the method's choice, except that 0
 is the model without fairness.
 """
 
-import functools
 import os
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Int, Real
+from jaxtyping import Array, Bool, Float, Real
 
 from .. import erm, orthogonality, solvers, sweeps
-from ..datasets import Dataset
-from ..notions import Conditionals, Notion
+from ..datasets import Dataset, Samples
+from ..notions import Notion
 from ..solvers import LinearFit
-from .driver import Fits, form_of, frontier_of, kept, sharing
-from .frontier import Frontier as Frontier
-from .frontier import (
-    Part,
-    check_axis,
-    check_selection,
-    choose,
-    compare,
-    cross_validate,
-    on_device,
-    shares_of,
-)
-from .frontier import average as average
-from .frontier import check as check
-from .kernel import is_open as is_open
-from .kernel import kernel as kernel
-from .kernel import median_bandwidth as median_bandwidth
-from .network import network as network
+from .driver import Compare, Part, describe_function, scalars, trace
+from .frontier import Frontier
+from .validation import check_axis
 
 
 class Task(NamedTuple):
@@ -166,9 +146,12 @@ def linear(
     n_folds: int = 5,
     seed: int = 0,
     keep: float = 0.9,
+    chunk: int | None = None,
     mesh: Mesh | None = None,
+    executor: Executor | None = None,
     progress: sweeps.Progress | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
+    tag: str = "",
 ) -> Frontier:
     """Fits, measures and selects linear models over strengths and ridges.
 
@@ -186,14 +169,22 @@ def linear(
             none: then the selection reads the training numbers, which flatters.
         seed: of the folds.
         keep: settings with this share of the best accuracy are good enough, in (0, 1].
-        mesh: devices that share the points of each batch, in one process or in several
-            that `jax.distributed` has joined: then each calls this alike and gets all
-            results. They are those of one device, up to rounding; a method is given
-            some of the points at a time.
-        progress: called as `progress(done, n_folds + 1)` after each batch of fits.
-        checkpoint: a directory. Every batch of fits is saved there, whole or not at
-            all, and found again by a later run. Of several processes the first one
-            reads and writes.
+        chunk: points per batch, for the whole training part and for each fold. When
+            None all of them, or a 32nd with `executor`.
+        mesh: devices of this process that share the points of each batch. Results are
+            those of one device, up to rounding; a method is given some of the points
+            at a time.
+        executor: runs the batches, such as a `ProcessPoolExecutor` or Dask's
+            `Client.get_executor()`. For other processes data, notion, loss and method
+            must be picklable: functions that can be imported, or
+            `functools.partial` of such.
+        progress: called as `progress(done, n_folds + 1)` after each batch.
+        checkpoint: a directory. Every batch is saved there, whole or not at all, and
+            found again by a later run. One of other data, points or options is
+            refused; functions count by their names and what `functools.partial` binds,
+            the notion by its jaxpr.
+        tag: whatever else the results depend on, such as a version of your method; a
+            checkpoint under another tag is refused.
 
     Returns:
         All points, ridges slowest. Directions and unconstrained gaps of a fold come
@@ -205,8 +196,9 @@ def linear(
         ValueError: before any compilation, for an empty dataset or part, features that
             are not finite, labels all alike, one group only, a cell that the notion
             needs without members in either part (or with one only, under
-            cross-validation), bad strengths, ridges, folds or `keep`, fewer points than
-            devices, a checkpoint of another frontier, and processes that differ.
+            cross-validation), bad strengths, ridges, folds, chunks or `keep`, fewer
+            points than devices, a mesh and an executor, and a checkpoint of another
+            frontier.
 
     Example:
         >>> from fairjax import datasets, notions
@@ -218,95 +210,87 @@ def linear(
     References:
         Donini et al., NeurIPS 2018, section 5, for the validation procedure.
     """
-    strength, ridge = _grid(strengths, ridges, method=method)
-    check_selection(keep=keep, n_folds=n_folds)
-    counts = check(dataset, notion=notion, n_folds=n_folds)
-    train, test = on_device(dataset.train), on_device(dataset.test)
-    labels = train.labels
-    # Labels -1 and 1 keep the decision at a score above 0.
-    targets = 2 * labels - 1 if loss is erm.squared else labels
-    cells = functools.partial(compare, notion=notion, n_groups=dataset.n_groups)
-    done = progress or (lambda done, total: None)
-
-    shared = sharing(
+    return trace(
         dataset,
-        {"strength": strength, "ridge": ridge},
-        mesh=mesh,
-        checkpoint=checkpoint,
+        LinearModels(loss, method),
+        _grid(strengths, ridges, method=method),
         notion=notion,
-        loss=loss,
-        method=method,
         n_folds=n_folds,
         seed=seed,
-    )
-    real = train.features.dtype
-    form = functools.partial(
-        form_of,
-        strength.size,
-        counts=counts,
-        width=train.features.shape[1],
-        measured=real,
-        fitted=real,
-        counted=np.int32,
+        keep=keep,
+        chunk=chunk,
+        mesh=mesh,
+        executor=executor,
+        progress=progress,
+        checkpoint=checkpoint,
+        tag=tag,
     )
 
-    def measured(
-        rows: Int[np.ndarray, " r"],
-        inside: Bool[np.ndarray, " n"],
-        *parts: tuple[Part, Bool[np.ndarray, " _"]],
-    ) -> Fits:
-        """Models of some points fitted on some samples, measured on others."""
-        weights = jnp.asarray(inside)
-        directions = orthogonality.directions(train.features, cells(train, weights))
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class LinearModels:
+    """Linear models with a loss, made fair by a method."""
+
+    loss: erm.Loss
+    method: Method
+
+    def fit(
+        self,
+        train: Part,
+        used: Bool[np.ndarray, " n"],
+        points: dict[str, np.ndarray],
+        compare: Compare,
+    ) -> LinearFit:
+        """Models of some points, fitted on some of the training samples."""
+        weights = jnp.asarray(used)
+        directions = orthogonality.directions(train.features, compare(train, weights))
+        labels = train.labels
+        # Labels -1 and 1 keep the decision at a score above 0.
+        targets = 2 * labels - 1 if self.loss is erm.squared else labels
         task = Task(
             train.features,
             targets,
             directions,
-            strength[rows],
-            ridge[rows],
-            loss,
-            weights,
+            loss=self.loss,
+            weights=weights,
+            **points,
         )
-        fit, shares = method(task), []
-        for part, chosen in parts:
-            mask = jnp.asarray(chosen)
-            cond = cells(part, mask)
-            shares.append(_measure(fit.coefficients, fit.intercept, part, cond, mask))
-        return kept(shares, fit)
+        return self.method(task)
 
-    everyone = np.ones(labels.shape, bool)
-    both = ((train, everyone), (test, np.ones(test.labels.shape, bool)))
-    whole = shared.fit(
-        lambda rows: measured(rows, everyone, *both), form(parts=2), part="whole"
-    )
-    done(1, n_folds + 1)
-    cv_shares, cv_converged = whole.shares.T[:2], whole.converged
-    if n_folds:
+    def fit_dtypes(self) -> Any:
+        """Dtypes of what `fit` returns."""
+        return scalars(LinearFit, jax.dtypes.canonicalize_dtype(float), np.int32)
 
-        def fold(inside: Bool[np.ndarray, " n"], number: int):
-            part = shared.fit(
-                lambda rows: measured(rows, inside, (train, ~inside)),
-                form(parts=1),
-                part="fold",
-                number=number,
-            )
-            return part.shares.T[:2], part.converged
+    def describe(self, train: Samples) -> dict[str, str]:
+        """Lines of a manifest."""
+        del train
+        functions = {"loss": self.loss, "method": self.method}
+        return {name: describe_function(fn) for name, fn in functions.items()}
 
-        cv_shares, cv_converged = cross_validate(
-            train, fold, n_folds=n_folds, seed=seed, progress=done
-        )
-    return choose(
-        frontier_of(
-            whole,
-            strength=strength,
-            ridge=ridge,
-            bandwidth=np.full(strength.shape, np.nan),
-            cv_shares=cv_shares,
-            cv_converged=cv_converged,
-            counts=counts,
-        ),
-        keep=keep,
-    )
+    def decide(
+        self,
+        fit: LinearFit,
+        train: Float[Any, "n d"],
+        features: Float[Any, "r d"],
+    ) -> Bool[Array, "m r"]:
+        """Decisions of every model; `train` is not needed."""
+        del train
+        return _decisions(fit.coefficients, fit.intercept, jnp.asarray(features, float))
+
+
+@jax.jit
+def _decisions(
+    coefficients: Float[Any, "m d"],
+    intercept: Float[Any, " m"],
+    features: Float[Array, "r d"],
+) -> Bool[Array, "m r"]:
+    """One model's scores at a time."""
+
+    def of_model(model: tuple[Array, Array]) -> Bool[Array, " r"]:
+        return jnp.matmul(features, model[0], precision="highest") + model[1] > 0
+
+    return jax.lax.map(of_model, (coefficients, intercept))
 
 
 def _preprocessed(task: Task, remove: Callable[[Array, Array], Array]) -> LinearFit:
@@ -326,18 +310,7 @@ def _preprocessed(task: Task, remove: Callable[[Array, Array], Array]) -> Linear
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[place], *fits)
 
 
-@jax.jit
-def _measure(coefficients, intercept, part: Part, cond: Conditionals, weights):
-    """Shares of the decisions of every model, one model's scores at a time."""
-
-    def point(model):
-        scores = jnp.matmul(part.features, model[0], precision="highest") + model[1]
-        return shares_of(scores > 0, part.labels, cond, weights)
-
-    return jax.lax.map(point, (coefficients, intercept))
-
-
-def _grid(strengths, ridges, *, method: Method):
+def _grid(strengths: Any, ridges: Any, *, method: Method) -> dict[str, np.ndarray]:
     if strengths is None:
         if method not in STRENGTHS:
             raise ValueError(
@@ -359,4 +332,4 @@ def _grid(strengths, ridges, *, method: Method):
     points = sweeps.grid(
         ridge=np.unique(axes["ridges"].astype(float)), strength=strengths
     )
-    return np.asarray(points["strength"]), np.asarray(points["ridge"])
+    return {name: np.asarray(points[name]) for name in ("strength", "ridge")}

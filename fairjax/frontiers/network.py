@@ -3,6 +3,8 @@
 import functools
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -14,8 +16,9 @@ from jaxtyping import Array, Bool, Float, PyTree, Real
 
 from .. import erm, metrics, notions, sweeps, training
 from ..datasets import Dataset, tables
-from .frontier import Frontier, check_axis, check_selection, choose, shares_of
-from .frontier import check as check_dataset
+from .driver import measure
+from .frontier import Frontier, select_points
+from .validation import check_axis, check_dataset, check_selection
 
 _HELD_OUT = 0.2  # of the training samples, to select by
 
@@ -34,6 +37,7 @@ def network(
     seed: int = 0,
     keep: float = 0.9,
     mesh: Mesh | None = None,
+    executor: Executor | None = None,
     progress: sweeps.Progress | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
 ) -> Frontier:
@@ -57,8 +61,8 @@ def network(
         learning_rate: of Adam.
         seed: of the start, the batches and the held-out samples.
         keep: settings with this share of the best accuracy are good enough, in (0, 1].
-        mesh: devices that share the networks, as for `sweeps.run`, in one process or in
-            several that `jax.distributed` has joined.
+        mesh: devices that share the networks, as for `sweeps.run`.
+        executor: as for `training.fit`, whose workers train some networks each.
         progress: called as `progress(done, epochs)`.
         checkpoint: a directory from whose last epochs the training goes on; see
             `training.fit`.
@@ -101,22 +105,19 @@ def network(
     if regression:
         labels = dataset.labels[learn].astype(np.float64)
         shift, spread = labels.mean(), labels.std()
-    rows = {
-        "learn": learn,
-        "train": dataset.is_train,
-        "hold": hold,
-        "test": ~dataset.is_train,
-    }
-    parts = {name: _batch(dataset, own, shift, spread) for name, own in rows.items()}
+    parts = [
+        _batch(dataset, rows, shift, spread)
+        for rows in (learn, hold, ~dataset.is_train)
+    ]
     width = dataset.features.shape[1]
     n_tasks = None if tasks is None else len(dataset.task_names)
 
-    apply, init = _functions(width, widths, n_tasks)
-    options = (notion, on_representation, on_scores, [*widths], learning_rate)
+    models = Networks(tuple(widths), n_tasks, regression)
+    apply, init = models.functions(width)
     fit = training.fit(
         apply,
         init,
-        parts["learn"],
+        parts[0],
         objective=erm.objective(
             loss=erm.squared if regression else erm.logistic,
             notion=notion,
@@ -132,76 +133,89 @@ def network(
         batch_size=_batch_size(batch_size, int(learn.sum())),
         by_label=not regression,
         mesh=mesh,
+        executor=executor,
         progress=progress,
         checkpoint=checkpoint,
-        tag="; ".join(map(option_text, options)),
     )
-    found = [
-        np.asarray(_measure(apply, fit.params, parts[n], notion, dataset, regression)).T
-        for n in ("learn", "hold", "test")
-    ]
+    learned, held_out, in_test = (
+        np.asarray(_measure_all(apply, fit.params, part, notion, dataset))
+        for part in parts
+    )
+    fit = jax.tree.map(np.asarray, fit)
     m = strength.size
-    last = np.asarray(fit.epochs) - 1
-    history = fit.history
-    sound = np.asarray(fit.finite) & (np.nanmin(history.converged, axis=1) == 1)
-    nothing = np.full(m, np.nan, np.float32)
-    return choose(
+    sound = fit.finite & (np.nanmin(fit.history.converged, axis=1) == 1)
+    # On real labels nothing is decided: there are no rates.
+    cells = (0, dataset.n_groups) if regression else counts.shape[1:]
+    return select_points(
         Frontier(
-            strength,
-            np.zeros(m, np.float32),
-            *(column for part in found for column in part[:2]),
-            objective=np.asarray(history.value)[np.arange(m), last],
-            gap=nothing,
-            violation=nothing,
-            iterations=np.asarray(fit.epochs),
+            {"strength": strength},
+            *learned[:, :2].T,
+            *held_out[:, :2].T,
+            *in_test[:, :2].T,
+            objective=fit.history.value[np.arange(m), fit.epochs - 1],
+            iterations=fit.epochs,
             converged=sound,
             cv_converged=sound,
             on_front=np.zeros(m, bool),
             selected=-1,
             unconstrained=-1,
-            coefficients=np.zeros((m, 0), np.float32),
-            intercept=nothing,
             counts=counts,
-            test_rates=found[-1][2:].T.reshape(m, *counts.shape[1:]),
-            bandwidth=nothing,
-            params=jax.tree.map(np.asarray, fit.params),
+            test_rates=in_test[:, 2:].reshape(m, *cells),
+            fit=fit,
+            models=models,
         ),
         keep=keep,
     )
 
 
-def decide(
-    found: Frontier, widths: Sequence[int], features: Float[np.ndarray, "n d"]
-) -> Bool[np.ndarray, "m n"]:
-    """Decisions of all networks of a frontier, for samples of one task."""
-    apply, _ = _functions(features.shape[1], widths, None)
-    nothing = jnp.zeros(len(features), int)
-    batch = erm.Batch(jnp.asarray(features), nothing, nothing)
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Networks:
+    """Networks of tanh units, with one head or one per task."""
 
-    @jax.jit
-    def all_(params: PyTree, batch: erm.Batch) -> Bool[Array, "m n"]:
-        def one(own: PyTree) -> Bool[Array, " n"]:
-            return erm.evaluate(apply, own, batch).scores > 0
+    widths: tuple[int, ...]
+    n_tasks: int | None
+    regression: bool
 
-        return jax.lax.map(one, params)
+    def functions(self, n_features: int) -> tuple[Callable[..., Any], training.Init]:
+        """The function that applies parameters, and the one that draws them."""
+        from .. import modules
 
-    return np.asarray(all_(found.params, batch))
+        def make(rngs: Any) -> Any:
+            options = {"activation": jnp.tanh, "rngs": rngs}
+            if self.n_tasks is None:
+                return modules.MLP(n_features, self.widths, **options)
+            return modules.SharedRepresentation(
+                n_features, self.widths, n_tasks=self.n_tasks, **options
+            )
 
+        apply, init, _ = modules.functional(make)
+        return apply, init
 
-def _functions(
-    width: int, widths: Sequence[int], n_tasks: int | None
-) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """What applies a network to its parameters, and what draws these."""
-    from .. import modules
+    def decide(
+        self,
+        fit: training.Fit,
+        train: Float[Any, "n d"],
+        features: Float[Any, "r d"],
+    ) -> Bool[Array, "m r"]:
+        """Decisions of every network; `train` is not needed."""
+        del train
+        if self.regression or self.n_tasks is not None:
+            raise ValueError(
+                "`frontier` must be of labels 0 and 1 and of one task, but its "
+                "networks have real labels or a head for each task. Apply `fit.params`."
+            )
+        apply, _ = self.functions(features.shape[1])
+        nothing = jnp.zeros(len(features), int)
+        batch = erm.Batch(jnp.asarray(features), nothing, nothing)
 
-    def make(rngs: Any) -> Any:
-        options = {"activation": jnp.tanh, "rngs": rngs}
-        if n_tasks is None:
-            return modules.MLP(width, widths, **options)
-        return modules.SharedRepresentation(width, widths, n_tasks=n_tasks, **options)
+        @jax.jit
+        def decide_all(params: PyTree, batch: erm.Batch) -> Bool[Array, "m r"]:
+            return jax.lax.map(
+                lambda own: erm.evaluate(apply, own, batch).scores > 0, params
+            )
 
-    apply, init, _ = modules.functional(make)
-    return apply, init
+        return decide_all(fit.params, batch)
 
 
 def _batch_size(wanted: int | None, n: int) -> int | None:
@@ -211,7 +225,7 @@ def _batch_size(wanted: int | None, n: int) -> int | None:
 
 
 def _held_out(dataset: Dataset, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which samples to learn from, and which to select by."""
+    """Masks of the samples to learn from, and of those to select by."""
     rows = np.flatnonzero(dataset.is_train)
     strata, labels = dataset.groups[rows], dataset.labels[rows]
     if dataset.tasks is not None:
@@ -219,9 +233,9 @@ def _held_out(dataset: Dataset, seed: int) -> tuple[np.ndarray, np.ndarray]:
     along = labels if dataset.is_regression else None
     if along is None:
         strata = 2 * strata + labels
-    kept = tables.stratified(strata, test_size=_HELD_OUT, seed=seed, along=along)
+    learned = tables.stratified(strata, test_size=_HELD_OUT, seed=seed, along=along)
     learn, hold = np.zeros((2, dataset.is_train.size), bool)
-    learn[rows[kept]], hold[rows[~kept]] = True, True
+    learn[rows[learned]], hold[rows[~learned]] = True, True
     return learn, hold
 
 
@@ -240,27 +254,26 @@ def _batch(
     )
 
 
-def _measure(
+def _measure_all(
     apply: Callable[..., Any],
-    params: Any,
+    params: PyTree,
     part: erm.Batch,
     notion: notions.Notion,
     dataset: Dataset,
-    regression: bool,
 ) -> Float[Array, "m c"]:
-    """Shares of every model, one after the other."""
+    """Accuracy and gap of every model, then the rates of decisions, if any."""
     cond = notion(part.groups, part.labels, n_groups=dataset.n_groups)
 
-    def point(own: Any, batch: erm.Batch) -> Float[Array, " c"]:
+    def point(own: PyTree, batch: erm.Batch) -> Float[Array, " c"]:
         scores = erm.evaluate(apply, own, batch).scores
-        if regression:
+        if dataset.is_regression:
             error = jnp.mean(jnp.square(scores - batch.labels))
             explained = 1 - error / jnp.var(batch.labels)
-            shares = jnp.stack([explained, metrics.ks_distance(scores, cond)])
-            return jnp.pad(shares, (0, cond.occupied.size), constant_values=jnp.nan)
-        return shares_of(scores > 0, batch.labels, cond, None)
+            return jnp.stack([explained, metrics.ks_distance(scores, cond)])
+        return measure(scores > 0, batch.labels, cond, None)
 
-    measured = jax.jit(
-        lambda params, batch: jax.lax.map(functools.partial(point, batch=batch), params)
-    )
-    return measured(params, part)
+    @jax.jit
+    def points(params: PyTree, batch: erm.Batch) -> Float[Array, "m c"]:
+        return jax.lax.map(functools.partial(point, batch=batch), params)
+
+    return points(params, part)

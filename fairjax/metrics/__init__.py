@@ -26,4 +26,8 @@ from .rates import balanced_accuracy as balanced_accuracy
 from .rates import group_means as group_means
 from .rates import max_gap as max_gap
 from .rates import min_ratio as min_ratio
+from .scores import ScoreDistances as ScoreDistances
+from .scores import ks_by_chance as ks_by_chance
+from .scores import score_distances as score_distances
+from .scores import score_gaps as score_gaps
 from .streaming import audit_stream as audit_stream

@@ -5,10 +5,13 @@ backend, no style; matplotlib is imported on the first call. Every mark differs 
 shape, fill or line, so that a picture printed in grey still reads.
 """
 
-from .frontier import Frontier as Frontier
+from .canvas import file_format as file_format
+from .canvas import save as save
+from .canvas import write as write
+from .frontier import Limits as Limits
+from .frontier import MeasuredPoints as MeasuredPoints
 from .frontier import frontier as frontier
 from .frontier import intervals as intervals
-from .frontier import save as save
 from .scores import Scores as Scores
 from .scores import distributions as distributions
 from .scores import repair as repair

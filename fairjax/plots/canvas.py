@@ -1,4 +1,4 @@
-"""What all pictures share: an empty figure, its looks, a legend, and a file of it.
+"""Parts of all pictures: an empty figure, its style, a legend, and a file of it.
 
 Nothing global is touched: no pyplot, no backend, no style; matplotlib is imported on
 the first call.
@@ -8,7 +8,10 @@ import os
 import pathlib
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from typing import IO, TYPE_CHECKING
+
+from .. import files
 
 if TYPE_CHECKING:
     import matplotlib.artist
@@ -89,3 +92,34 @@ def write(
         # A letter that the font lacks is drawn as a box; no reason to speak up.
         warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)
         figure.savefig(stream, format=format, dpi=200)
+
+
+def save(figure: "matplotlib.figure.Figure", path: str | os.PathLike[str]) -> None:
+    """Writes a figure, whole or not at all; an older file is replaced at the end.
+
+    Args:
+        figure: from a function of this package, or any other.
+        path: its suffix decides the format: .png, .pdf, .svg and what else matplotlib
+            has.
+
+    Raises:
+        ValueError: for a suffix that matplotlib does not write, or a place that
+            cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> from matplotlib.figure import Figure
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save(Figure(), f"{folder}/empty.png")
+        ...     os.listdir(folder)
+        ['empty.png']
+    """
+    path = pathlib.Path(path)
+    suffix = file_format(path)
+    try:
+        files.write_whole({path: partial(write, figure, format=suffix)})
+    except OSError as error:
+        raise ValueError(
+            f"`path` {path} cannot be written: {error}. Name a file in a directory "
+            f"that exists and can be written."
+        ) from error

@@ -1,64 +1,65 @@
-"""Pictures: what accuracy a smaller unfairness costs, and how scores are distributed.
+"""Pictures of frontiers, and of numbers with their intervals."""
 
-Arrays in, a `matplotlib.figure.Figure` out. Nothing global is touched: no pyplot, no
-backend, no style; matplotlib is imported on the first call. Every mark differs in
-shape, fill or line, so that a picture printed in grey still reads.
-"""
-
-import os
-import pathlib
 from collections.abc import Sequence
-from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import ArrayLike, Bool, Int, Real
 
-from .. import files
 from ..arrays import checks
 from . import canvas
-from .scores import Scores as Scores
-from .scores import distributions as distributions
-from .scores import repair as repair
 
 if TYPE_CHECKING:
     import matplotlib.axes
     import matplotlib.figure
 
+Limits = tuple[Real[ArrayLike, " _"], Real[ArrayLike, " _"]]
 
-class Frontier(NamedTuple):
-    """One panel: the points of a sweep, measured on test data.
 
-    Attributes:
-        unfairness: less is better, such as a gap of decision rates.
-        accuracy: more is better.
-        front: the points to join by the line, as `sweeps.pareto_front` gives; choose
-            them on validation data for an honest picture.
-        selected: index of the chosen point, -1 for none.
-        unconstrained: index of the point fitted without fairness, -1 for none.
-        converged: False for points to be drawn as failed fits.
-        label: what the horizontal axis measures, with its unit.
-        heading: name of the panel, such as the data set.
-        low: lower ends of intervals of the unfairness, NaN for points without one;
-            they are drawn as horizontal bars.
-        high: upper ends.
-    """
+@runtime_checkable
+class MeasuredPoints(Protocol):
+    """Points of a sweep with their measures: `frontiers.Frontier`, or your own."""
 
-    unfairness: Real[ArrayLike, " m"]
-    accuracy: Real[ArrayLike, " m"]
-    front: Bool[ArrayLike, " m"]
-    selected: int | Int[ArrayLike, ""]
-    unconstrained: int | Int[ArrayLike, ""]
-    converged: Bool[ArrayLike, " m"]
-    label: str = "difference of equal opportunity on test [0-1]"
-    heading: str = ""
-    low: Real[ArrayLike, " m"] | None = None
-    high: Real[ArrayLike, " m"] | None = None
+    @property
+    def test_unfairness(self) -> Real[ArrayLike, " m"]:
+        """Less is better, such as a gap of decision rates."""
+        ...
+
+    @property
+    def test_accuracy(self) -> Real[ArrayLike, " m"]:
+        """More is better."""
+        ...
+
+    @property
+    def on_front(self) -> Bool[ArrayLike, " m"]:
+        """Points to join by the line, as `sweeps.pareto_front` gives.
+
+        Choose them on validation data for an honest picture.
+        """
+        ...
+
+    @property
+    def selected(self) -> int | Int[ArrayLike, ""]:
+        """Index of the chosen point, -1 for none."""
+        ...
+
+    @property
+    def unconstrained(self) -> int | Int[ArrayLike, ""]:
+        """Index of the point fitted without fairness, -1 for none."""
+        ...
+
+    @property
+    def converged(self) -> Bool[ArrayLike, " m"]:
+        """False for points to be drawn as failed fits."""
+        ...
 
 
 def frontier(
-    panels: Frontier | Sequence[Frontier],
+    frontiers: MeasuredPoints | Sequence[MeasuredPoints],
     *,
+    labels: Sequence[str] = (),
+    headings: Sequence[str] = (),
+    limits: Sequence[Limits | None] = (),
     accuracy_label: str = "test accuracy [share of correct decisions]",
     title: str = "",
 ) -> "matplotlib.figure.Figure":
@@ -69,7 +70,12 @@ def frontier(
     Points with a NaN or an infinity have no place; their number is in the heading.
 
     Args:
-        panels: one or more; they share the vertical axis.
+        frontiers: one or more; their panels share the vertical axis.
+        labels: of the horizontal axes, what each measures, with its unit. By default
+            the difference of equal opportunity.
+        headings: of the panels, such as the data set.
+        limits: of the unfairness, `(low, high)` with NaN for points without an
+            interval, drawn as horizontal bars; None for a panel without any.
         accuracy_label: the vertical axis, with its unit.
         title: above all panels.
 
@@ -77,27 +83,44 @@ def frontier(
         A figure for `save`, about 5 x 4 inches per panel.
 
     Raises:
-        ValueError: for no panel, lengths that differ, no finite point, or an index
-            outside the points.
+        ValueError: for no panel, lengths that differ, no finite point, an index outside
+            the points, or limits that do not enclose them.
         ImportError: without matplotlib.
 
     Example:
-        >>> figure = frontier(Frontier(
-        ...     unfairness=np.array([0.0, 0.2]), accuracy=np.array([0.7, 0.8]),
-        ...     front=np.array([True, True]), selected=0, unconstrained=1,
+        >>> from types import SimpleNamespace
+        >>> figure = frontier(SimpleNamespace(
+        ...     test_unfairness=np.array([0.0, 0.2]),
+        ...     test_accuracy=np.array([0.7, 0.8]),
+        ...     on_front=np.array([True, True]), selected=0, unconstrained=1,
         ...     converged=np.array([True, True])))
         >>> len(figure.axes)
         1
     """
-    panels = [panels] if isinstance(panels, Frontier) else list(panels)
-    if not panels:
-        raise ValueError("`panels` must hold at least one `Frontier`, but is empty.")
-    for panel in panels:
-        _check(panel)
-    figure = canvas.blank(0.6 + 4.6 * len(panels), 4.4)
-    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for ax, panel in zip(axes, panels, strict=True):
-        _draw(ax, panel)
+    if isinstance(frontiers, MeasuredPoints):
+        frontiers = [frontiers]
+    n = len(frontiers)
+    if not n:
+        raise ValueError("`frontiers` must hold at least one, but is empty.")
+    labels, headings = labels or [_LABEL] * n, headings or [""] * n
+    limits = limits or [None] * n
+    for name, values in (
+        ("labels", labels),
+        ("headings", headings),
+        ("limits", limits),
+    ):
+        if len(values) != n:
+            raise ValueError(
+                f"`{name}` must have an entry for each of the {n} panels, but has "
+                f"{len(values)}."
+            )
+    for points, ends in zip(frontiers, limits, strict=True):
+        _check_points(points, ends)
+    figure = canvas.blank(0.6 + 4.6 * n, 4.4)
+    axes = figure.subplots(1, n, sharey=True, squeeze=False)[0]
+    panels = zip(axes, frontiers, labels, headings, limits, strict=True)
+    for ax, points, label, heading, ends in panels:
+        _draw(ax, points, label, heading, ends)
     axes[0].set_ylabel(accuracy_label)
     if title:
         figure.suptitle(title)
@@ -110,7 +133,7 @@ def frontier(
         [entries[name] for name in order],
         order,
         loc="outside lower center",
-        ncols=len(order) if len(panels) > 1 else min(len(order), 3),
+        ncols=len(order) if n > 1 else min(len(order), 3),
         frameon=False,
         markerscale=0.8,
         fontsize="small",
@@ -177,37 +200,7 @@ def intervals(
     return figure
 
 
-def save(figure: "matplotlib.figure.Figure", path: str | os.PathLike[str]) -> None:
-    """Writes a figure, whole or not at all; an older file is replaced at the end.
-
-    Args:
-        figure: from a function of this module, or any other.
-        path: its suffix decides the format: .png, .pdf, .svg and what else matplotlib
-            has.
-
-    Raises:
-        ValueError: for a suffix that matplotlib does not write, or a place that
-            cannot be written.
-
-    Example:
-        >>> import tempfile
-        >>> from matplotlib.figure import Figure
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     save(Figure(), f"{folder}/empty.png")
-        ...     os.listdir(folder)
-        ['empty.png']
-    """
-    path = pathlib.Path(path)
-    suffix = canvas.file_format(path)
-    try:
-        files.write_whole({path: partial(canvas.write, figure, format=suffix)})
-    except OSError as error:
-        raise ValueError(
-            f"`path` {path} cannot be written: {error}. Name a file in a directory "
-            f"that exists and can be written."
-        ) from error
-
-
+_LABEL = "difference of equal opportunity on test [0-1]"
 _FRONT = "Pareto front"
 _SELECTED = "selected"
 _UNCONSTRAINED = "without fairness"
@@ -217,27 +210,33 @@ _BARS = "interval of unfairness"
 _NAMES = (_FRONT, _SELECTED, _UNCONSTRAINED, _OTHER, _FAILED, _BARS)
 
 
-def _draw(ax: "matplotlib.axes.Axes", panel: Frontier) -> None:
-    x = np.asarray(panel.unfairness, float)
-    y = np.asarray(panel.accuracy, float)
-    front, converged = np.asarray(panel.front, bool), np.asarray(panel.converged, bool)
-    seen = np.isfinite(x) & np.isfinite(y)
-    plain = seen & converged & ~front
-    failed = seen & ~converged
-    line = np.flatnonzero(seen & front)
+def _draw(
+    ax: "matplotlib.axes.Axes",
+    points: MeasuredPoints,
+    label: str,
+    heading: str,
+    limits: Limits | None,
+) -> None:
+    x = np.asarray(points.test_unfairness, float)
+    y = np.asarray(points.test_accuracy, float)
+    front = np.asarray(points.on_front, bool)
+    converged = np.asarray(points.converged, bool)
+    finite = np.isfinite(x) & np.isfinite(y)
+    others = finite & converged & ~front
+    failed = finite & ~converged
+    line = np.flatnonzero(finite & front)
     line = line[np.lexsort((y[line], x[line]))]
     style = {"linestyle": "none", "clip_on": False}
-    if plain.any():
+    if others.any():
         ax.plot(
-            x[plain], y[plain], marker="o", markersize=4.5, markerfacecolor="none",
+            x[others], y[others], marker="o", markersize=4.5, markerfacecolor="none",
             markeredgecolor=canvas.GREY, markeredgewidth=0.9, label=_OTHER, zorder=2,
             **style,
         )  # fmt: skip
-    ends = [
-        np.full(x.shape, np.nan) if e is None else e for e in (panel.low, panel.high)
-    ]
-    low, high = (np.asarray(end, float) for end in ends)
-    barred = seen & np.isfinite(low) & np.isfinite(high)
+    low, high = (
+        np.asarray(end, float) for end in limits or [np.full(x.shape, np.nan)] * 2
+    )
+    barred = finite & np.isfinite(low) & np.isfinite(high)
     if barred.any():
         # Lists: older releases look for a number in an array of one point and warn.
         arms = [(x - low)[barred].tolist(), (high - x)[barred].tolist()]
@@ -257,54 +256,56 @@ def _draw(ax: "matplotlib.axes.Axes", panel: Frontier) -> None:
             zorder=4, clip_on=False,
         )  # fmt: skip
     for index, name, looks in (
-        (panel.unconstrained, _UNCONSTRAINED, {"marker": "s", "markersize": 15,
+        (points.unconstrained, _UNCONSTRAINED, {"marker": "s", "markersize": 15,
          "markerfacecolor": "none", "markeredgewidth": 1.5}),
-        (panel.selected, _SELECTED, {"marker": "*", "markersize": 15,
+        (points.selected, _SELECTED, {"marker": "*", "markersize": 15,
          "markerfacecolor": canvas.RED, "markeredgewidth": 0.9}),
     ):  # fmt: skip
         i = int(np.asarray(index))
-        if i >= 0 and seen[i]:
+        if i >= 0 and finite[i]:
             ax.plot(
                 x[i], y[i], markeredgecolor="black", label=name, zorder=6, **looks,
                 **style,
             )  # fmt: skip
-    lost = int((~seen).sum())
-    note = f"{lost} of {seen.size} fits not finite" if lost else ""
+    n_missing = int((~finite).sum())
+    note = f"{n_missing} of {finite.size} fits not finite" if n_missing else ""
     ax.set_title(
-        " - ".join(filter(None, [panel.heading, note])), loc="left", fontsize="medium"
+        " - ".join(filter(None, [heading, note])), loc="left", fontsize="medium"
     )
-    ax.set_xlabel(panel.label)
+    ax.set_xlabel(label)
     ax.margins(0.06)
     ax.locator_params(axis="x", nbins=6)
-    if x[seen].min() >= 0:
-        ax.set_xlim(left=-0.03 * max(x[seen].max(), 1e-3))
+    if x[finite].min() >= 0:
+        ax.set_xlim(left=-0.03 * max(x[finite].max(), 1e-3))
     canvas.tidy(ax)
 
 
-def _check(panel: Frontier) -> None:
-    n = np.shape(panel.unfairness)[0]
-    for name in ("accuracy", "front", "converged", "low", "high"):
-        if getattr(panel, name) is not None:
-            checks.check_length(getattr(panel, name), n=n, name=name, to="unfairness")
-    if (panel.low is None) != (panel.high is None):
-        raise ValueError("`low` and `high` must be given together, but one is None.")
-    if panel.low is not None:
-        outside = np.flatnonzero(
-            (np.asarray(panel.low) > panel.unfairness)
-            | (np.asarray(panel.high) < panel.unfairness)
+def _check_points(points: MeasuredPoints, limits: Limits | None) -> None:
+    unfairness = np.asarray(points.test_unfairness)
+    n = len(unfairness)
+    low, high = limits or (unfairness, unfairness)
+    columns = {
+        "test_accuracy": points.test_accuracy,
+        "on_front": points.on_front,
+        "converged": points.converged,
+        "limits[0]": low,
+        "limits[1]": high,
+    }
+    for name, column in columns.items():
+        checks.check_length(column, n=n, name=name, to="test_unfairness")
+    outside = np.flatnonzero((low > unfairness) | (high < unfairness))
+    if outside.size:
+        raise ValueError(
+            f"`limits` must enclose `test_unfairness`, but those of point {outside[0]} "
+            f"do not."
         )
-        if outside.size:
-            raise ValueError(
-                f"`low` and `high` must enclose `unfairness`, but those of point "
-                f"{outside[0]} do not."
-            )
-    if not (np.isfinite(panel.unfairness) & np.isfinite(panel.accuracy)).any():
+    if not (np.isfinite(unfairness) & np.isfinite(points.test_accuracy)).any():
         raise ValueError(
             f"none of the {n} points has a finite unfairness and accuracy, so there is "
             f"nothing to draw. Look at `SweepResult.finite`."
         )
     for name in ("selected", "unconstrained"):
-        index = int(np.asarray(getattr(panel, name)))
+        index = int(np.asarray(getattr(points, name)))
         if not -1 <= index < n:
             raise ValueError(
                 f"`{name}` must be the index of one of the {n} points, or -1 for none, "

@@ -80,7 +80,7 @@ def distributions(
     if not panels:
         raise ValueError("`panels` must hold at least one `Scores`, but is empty.")
     for panel in panels:
-        _check(panel, group_names)
+        _check_scores(panel, group_names)
     figure, axes = _figure(len(panels), title)
     drawn = _largest(panels[0].groups, len(group_names))
     entries: dict[str, Any] = {}
@@ -135,7 +135,7 @@ def repair(
     first = Scores(before, groups, weights, labels[0], "before")
     second = Scores(after, groups, weights, labels[1], "after")
     for panel in (first, second):
-        _check(panel, group_names)
+        _check_scores(panel, group_names)
     checks.check_length(after, n=np.size(before), name="after", to="before")
     figure, (left, middle, right) = _figure(3, title)
     drawn = _largest(groups, len(group_names))
@@ -149,13 +149,13 @@ def repair(
         ends, ends, color="black", linewidth=0.8, zorder=1
     )
     x, y = np.asarray(before, float), np.asarray(after, float)
-    for place, group in enumerate(drawn):
+    for position, group in enumerate(drawn):
         rows = np.flatnonzero(np.asarray(groups) == group)
         order = rows[np.lexsort((y[rows], x[rows]))]
-        order = order[_thinned(np.arange(1, order.size + 1))]
-        right.plot(x[order], y[order], zorder=3, **_looks(place))
-    _tidy(right, "transport", labels[0])
-    right.set_ylabel(_plain(labels[1]))
+        order = order[_thin(np.arange(1, order.size + 1))]
+        right.plot(x[order], y[order], zorder=3, **_style(position))
+    _label_axes(right, "transport", labels[0])
+    right.set_ylabel(_escape(labels[1]))
     _legend(figure, entries, len(group_names))
     return figure
 
@@ -165,7 +165,7 @@ def _figure(n_panels: int, title: str):
     axes = figure.subplots(1, n_panels, squeeze=False)[0]
     axes[0].set_ylabel("share of the group at or below [0-1]")
     if title:
-        figure.suptitle(_plain(title))
+        figure.suptitle(_escape(title))
     return figure, axes
 
 
@@ -179,13 +179,13 @@ def _draw_distributions(
     scores, groups = np.asarray(panel.scores, float), np.asarray(panel.groups)
     weights = np.ones(scores.size) if panel.weights is None else panel.weights
     weights = np.asarray(weights, float)
-    for place, group in enumerate(drawn):
-        mine = (groups == group) & (weights > 0)
-        if mine.any():
-            x, level = _distribution(scores[mine], weights[mine])
-            (line,) = ax.plot(x, level, drawstyle="steps-post", **_looks(place))
+    for position, group in enumerate(drawn):
+        members = (groups == group) & (weights > 0)
+        if members.any():
+            x, level = _distribution(scores[members], weights[members])
+            (line,) = ax.plot(x, level, drawstyle="steps-post", **_style(position))
             entries.setdefault(names[group], line)
-    _tidy(ax, panel.heading, panel.label)
+    _label_axes(ax, panel.heading, panel.label)
 
 
 def _distribution(
@@ -196,11 +196,11 @@ def _distribution(
     x, level = scores[order], np.cumsum(weights[order])
     last = np.append(x[1:] != x[:-1], True)
     x, level = x[last], level[last] / level[-1]
-    kept = _thinned(level)
-    return np.append(x[0], x[kept]), np.append(0.0, level[kept])
+    shown = _thin(level)
+    return np.append(x[0], x[shown]), np.append(0.0, level[shown])
 
 
-def _thinned(level: np.ndarray) -> Int[np.ndarray, " m"]:
+def _thin(level: np.ndarray) -> Int[np.ndarray, " m"]:
     """Indices of at most so many points, evenly spread over increasing levels."""
     if level.size <= _MOST_POINTS:
         return np.arange(level.size)
@@ -208,16 +208,16 @@ def _thinned(level: np.ndarray) -> Int[np.ndarray, " m"]:
     return np.unique(np.minimum(np.searchsorted(level, even), level.size - 1))
 
 
-def _looks(place: int) -> dict[str, Any]:
+def _style(position: int) -> dict[str, Any]:
     return {
-        "color": _COLOURS[place],
-        "linestyle": _DASHES[place % len(_DASHES)],
+        "color": _COLOURS[position],
+        "linestyle": _DASHES[position % len(_DASHES)],
         "linewidth": 1.6,
-        "marker": _MARKERS[place],
+        "marker": _MARKERS[position],
         "markersize": 5.5,
         "markerfacecolor": "white",
         # Fractions of the panel's diagonal along the line.
-        "markevery": (0.03 + 0.05 * (place % 4), 0.2),
+        "markevery": (0.03 + 0.05 * (position % 4), 0.2),
     }
 
 
@@ -228,9 +228,9 @@ def _largest(groups: ArrayLike, n_groups: int) -> list[int]:
     return sorted(order.tolist())
 
 
-def _tidy(ax: "matplotlib.axes.Axes", heading: str, label: str) -> None:
-    ax.set_title(_plain(heading), loc="left", fontsize="medium")
-    ax.set_xlabel(_plain(label))
+def _label_axes(ax: "matplotlib.axes.Axes", heading: str, label: str) -> None:
+    ax.set_title(_escape(heading), loc="left", fontsize="medium")
+    ax.set_xlabel(_escape(label))
     ax.locator_params(axis="x", nbins=6)
     ax.margins(0.03)
     canvas.tidy(ax)
@@ -249,12 +249,12 @@ def _legend(
     canvas.legend(figure, entries, columns=max(1, math.floor(width / (longest + 8))))
 
 
-def _plain(text: str) -> str:
+def _escape(text: str) -> str:
     """Text between dollars would be read as a formula."""
     return text.replace("$", r"\$")
 
 
-def _check(panel: Scores, group_names: Sequence[str]) -> None:
+def _check_scores(panel: Scores, group_names: Sequence[str]) -> None:
     n = np.shape(panel.scores)[0]
     if not n:
         raise ValueError("`scores` must hold at least one row, but holds none.")

@@ -345,7 +345,7 @@ def test_what_adult_can_promise():
         strengths=[0.0, 0.5, 0.75, 1.0, 1.25],
         n_folds=0,
     )
-    scores = part.features[safe] @ found.coefficients.T + found.intercept
+    scores = part.features[safe] @ found.fit.coefficients.T + found.fit.intercept
     cond = notions.equal_opportunity(
         part.groups[safe], part.labels[safe], n_groups=data.n_groups
     )

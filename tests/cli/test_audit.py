@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from fairjax import bounds, cli, notions
-from fairjax.cli import audit as cli_audit
+from fairjax import bounds, cli, metrics, notions
 
 N, DRAWS = 90, 12
 NAMES = ["=B & [x]", "A & [x]", "A & y"]
@@ -287,7 +286,7 @@ def test_real_labels_give_errors_instead_of_rates(people, done, tmp_path):
     ],
 )
 def test_the_threshold_that_is_taken(options, scores, expected, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli_audit, "gaps", lambda rows, **options: [])
+    monkeypatch.setattr(metrics, "score_gaps", lambda *rows, **options: {})
     low, high = scores.split()
     path = tmp_path / "scores.csv"
     path.write_text(f"p,s,t,u,z\n{low},A,x,0,5\n{high},B,x,1,6\n{high},B,x,1,7\n")

@@ -1,4 +1,3 @@
-import importlib
 import os
 import re
 import subprocess
@@ -9,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fairjax import cli
+from fairjax.cli import sweep
 
 
 def shell(*arguments, cwd, **variables):
@@ -50,8 +50,7 @@ def test_help_and_version():
         (
             "sweep",
             "--notion --strengths --csv --seeds --float64 --out --dataset adult "
-            "--coordinator --processes --process-id --wait --checkpoint "
-            "--no-compilation-cache",
+            "--scheduler --checkpoint --no-compilation-cache",
         ),
         ("audit", "SCORES.csv --score --group --label --positive --threshold --out"),
         ("repair", "SCORES.csv --score --group --calibration --jitter --picture --out"),
@@ -115,9 +114,7 @@ def test_an_interrupted_run_says_so(monkeypatch, capsys):
     def stop(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(
-        importlib.import_module("fairjax.cli.main")._sweep_command, "run", stop
-    )
+    monkeypatch.setattr(sweep, "run", stop)
     assert command(["sweep"], monkeypatch) == 130
     assert capsys.readouterr().err.strip() == "fairjax: stopped; nothing was written."
 

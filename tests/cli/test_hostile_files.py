@@ -21,8 +21,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fairjax import cli, files
-from fairjax.cli import tables as _score_tables
-from fairjax.datasets import tables as _tables
+from fairjax.cli import tables
 
 GOOD = "p,s,y\n" + "0.1,F,0\n0.2,F,1\n0.7,M,0\n0.9,M,1\n" * 6
 COMMANDS = ["audit", "repair", "sweep"]
@@ -146,15 +145,14 @@ def test_a_file_without_permission(command, tmp_path, out, monkeypatch):
 def test_a_file_that_changes_while_it_is_read(command, tmp_path, out, monkeypatch):
     path, before = tmp_path / "scores.csv", contents(out)
     path.write_text(GOOD)
-    pandas = _tables.extra("pandas")
-    read = pandas.read_csv
+    read = pd.read_csv
 
     def late(*arguments, **options):
         with path.open("a") as stream:
             stream.write("0.5,F,1\n")
         return read(*arguments, **options)
 
-    monkeypatch.setattr(pandas, "read_csv", late)
+    monkeypatch.setattr(pd, "read_csv", late)
     result = invoke(*arguments(command, path, out))
     assert_refused(result, out, before, message="has changed while it was read")
 
@@ -163,7 +161,7 @@ def test_a_file_that_changes_while_it_is_read(command, tmp_path, out, monkeypatc
 def test_a_table_that_changes_before_it_is_repaired(change, tmp_path, out, monkeypatch):
     path, before = tmp_path / "scores.csv", contents(out)
     path.write_text(GOOD)
-    write = _score_tables.write_with
+    write = tables.write_with
 
     def late(stream, **options):
         if change == "gone":
@@ -175,7 +173,7 @@ def test_a_table_that_changes_before_it_is_repaired(change, tmp_path, out, monke
             path.write_text("".join(kept[change]))
         write(stream, **options)
 
-    monkeypatch.setattr(_score_tables, "write_with", late)
+    monkeypatch.setattr(tables, "write_with", late)
     result = invoke(*arguments("repair", path, out))
     message = "No such file" if change == "gone" else "has changed while it was read"
     assert_refused(result, out, before, message=message)

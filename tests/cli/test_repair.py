@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from fairjax import barycenters, cli
-from fairjax.cli import measures
-from fairjax.plots import canvas
+from fairjax import barycenters, cli, metrics, plots
 
 
 def invoke(*arguments):
@@ -210,7 +208,7 @@ def test_distances_equal_their_definition(n_groups, rng, x64):
     scores = rng.normal(size=60).round(1)
     groups = rng.integers(n_groups - 1, size=60).astype(np.int32)  # The last is empty.
     weights = rng.integers(3, size=60).astype(float)
-    found = measures.distances_between(scores, groups, weights, n_groups=n_groups)
+    found = metrics.score_distances(scores, groups, weights, n_groups=n_groups)
     np.testing.assert_allclose(found, distances(scores, groups, weights), atol=1e-12)
 
 
@@ -306,7 +304,7 @@ def test_a_failing_run_leaves_both_older_outputs(tmp_path, monkeypatch):
         stream.write(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(canvas, "write", fail)
+    monkeypatch.setattr(plots, "write", fail)
     result = invoke(path, *OPTIONS, "--out", out, "--picture", picture)
     assert result.exit_code == 2
     assert result.stderr == "fairjax: disk full\n"

@@ -1,14 +1,14 @@
 import csv
 import os
 import re
+import sys
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from fairjax import cli, datasets, frontiers, notions, penalties
-from fairjax.cli import guarantee, sweep, terminal
-from fairjax.plots import canvas
+from fairjax import cli, datasets, frontiers, notions, penalties, plots
+from fairjax.cli import guarantee, terminal
 
 SMALL = ["--strengths", "0,1,1.5", "--folds", "2", "--notion", "equal-opportunity"]
 
@@ -76,6 +76,35 @@ def test_toy_writes_all_and_says_what_it_found(done):
     assert "![accuracy against unfairness](frontier.png)" in report
 
 
+def test_it_says_what_the_data_can_tell(done):
+    result, out = done
+    said = re.search(
+        r"of the selected point lies between ([\d.]+) and ([\d.]+), without fairness "
+        r"between ([\d.]+) and ([\d.]+) \(95% confidence for each\)\.(.*?) The least "
+        r"is known of (group \w+ with label 1): with its (\d+) test samples the gap is "
+        r"known to \+-([\d.]+)\.",
+        result.stdout,
+    )
+    assert said, result.stdout
+    toy = datasets.toy()
+    test = toy.test
+    counts = [int(((test.labels == 1) & (test.groups == g)).sum()) for g in (0, 1)]
+    assert int(said[7]) == min(counts)
+    assert said[6].split()[1] == toy.group_names[int(np.argmin(counts))]
+    low, high, free_low, free_high = map(float, said.groups()[:4])
+    assert 0 <= low < high < free_high
+    assert ("cannot tell it from 0" in said[5]) == (low == 0)
+    assert ("The two overlap" in said[5]) == (high >= free_low)
+    with (out / "results.csv").open(newline="") as stream:
+        rows = [r for r in csv.DictReader(stream) if r["notion"] == "equal-opportunity"]
+    seen = [float(r["test_unfairness"]) for r in rows if r["selected"] == "1"][0]
+    assert low <= seen <= high
+    np.testing.assert_allclose(float(said[8]), max(high - seen, seen - low), atol=2e-3)
+    report = (out / "report.md").read_text()
+    assert "true gap, 95%" in report
+    assert f"{low:.3f}-{high:.3f}" in report
+
+
 def test_table_has_few_rows_and_marks_the_selected_one(tmp_path):
     result = invoke("--folds", "2", "--notion", "demographic-parity", "--out", tmp_path)
     rows = [line for line in result.stdout.splitlines() if line.startswith("│")]
@@ -103,6 +132,8 @@ def test_csv_of_ones_own_with_hostile_names(loans, tmp_path):
     assert "Groups: $M$, [/b]F" in result.stdout
     assert "+-" in result.stdout
     assert "Warning: the test part has only" in result.stdout
+    # Means over seeds have no limits.
+    assert "confidence" not in result.stdout
     with (tmp_path / "out" / "results.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) == 2 * 2 * 3
@@ -112,6 +143,7 @@ def test_csv_of_ones_own_with_hostile_names(loans, tmp_path):
     assert not [cell for cell in cells if cell[0] in "=+@"]
     report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert r"\[/b\]F" in report
+    assert "true gap" not in report
     assert r"pays \*back\*" in report
 
 
@@ -234,7 +266,7 @@ def test_unwritable_output_is_found_before_the_work(tmp_path, monkeypatch):
     def work(*arguments, **options):
         raise AssertionError("work began")
 
-    monkeypatch.setattr(sweep.frontiers, "linear", work)
+    monkeypatch.setattr(frontiers, "linear", work)
     (tmp_path / "file").write_text("kept")
     (tmp_path / "taken" / "results.csv").mkdir(parents=True)
     for out in (tmp_path / "file", tmp_path / "file" / "deep", tmp_path / "taken"):
@@ -244,6 +276,39 @@ def test_unwritable_output_is_found_before_the_work(tmp_path, monkeypatch):
             r"fairjax: `--out` .* cannot be written: .*\n", result.stderr
         )
     assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_scheduler_that_is_not_there_is_one_line(tmp_path, monkeypatch):
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(sweep, "CONNECT", 0.5)
+    out = tmp_path / "out"
+    result = invoke(*SMALL, "--scheduler", "tcp://127.0.0.1:1", "--out", out)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert re.fullmatch(
+        r"fairjax: no Dask scheduler answered at `--scheduler` 'tcp://127.0.0.1:1' "
+        r"within 0.5 s: .*\n",
+        result.stderr,
+    )
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("address", ["", "host", "localhost:99999", "http://host:1"])
+def test_an_address_that_cannot_be_one_is_refused(address, tmp_path):
+    result = invoke("--scheduler", address, "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("fairjax: `--scheduler` must be HOST:PORT")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_without_dask_the_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    result = invoke("--scheduler", "localhost:8786", "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "fairjax: `--scheduler` needs distributed: install it with `pip install "
+        '"fairjax[cluster]"`.\n'
+    )
 
 
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
@@ -259,9 +324,9 @@ def test_a_failing_run_leaves_older_output_as_it_was(
         raise error
 
     # The picture is written last, when the other two are already complete.
-    monkeypatch.setattr(canvas, "write", fail)
+    monkeypatch.setattr(plots, "write", fail)
     before = contents(out)
-    result = invoke(*SMALL, "--strengths", "0,1", "--out", out)
+    result = invoke(*SMALL, "--out", out)
     assert result.exit_code != 0
     assert contents(out) == before
 
@@ -346,7 +411,7 @@ def test_networks_are_promised_by_their_decisions_on_rows_set_aside(tmp_path):
         on_scores=penalties.mean_gap_info,
         **settings,
     )
-    decisions = guarantee.by_network(found, learn.train, safety, widths=[8])
+    decisions = frontiers.decide(found, learn.train, safety)
     for row, own in zip(rows, decisions, strict=True):
         rates = [own[safety.groups == g].mean() for g in range(2)]
         np.testing.assert_allclose(
@@ -478,3 +543,13 @@ def test_options_of_another_model_are_refused(options, message, tmp_path):
     assert result.exit_code == 2
     assert message in result.stderr
     assert not out.exists()
+
+
+def test_a_checkpoint_of_another_grid_is_told(tmp_path):
+    kept = ["--checkpoint", tmp_path / "kept", "--out", tmp_path / "out"]
+    assert invoke(*SMALL, *kept).exit_code == 0
+    result = invoke(*SMALL, *kept, "--strengths", "0,1,1.25")
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert "holds another sweep: " in result.stderr
+    assert len(result.stderr.splitlines()) == 1

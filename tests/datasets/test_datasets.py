@@ -709,9 +709,9 @@ def test_small_groups_keep_a_training_row(size, test):
 def test_a_regression_is_no_classification(data_dir):
     data = datasets.law_school(data_dir=data_dir)
     with pytest.raises(ValueError, match="'law_school' is for regression.*'pass_bar'"):
-        frontiers.check(data, notion=notions.demographic_parity, n_folds=0)
+        frontiers.check_dataset(data, notion=notions.demographic_parity, n_folds=0)
     data = datasets.law_school(data_dir=data_dir, target="pass_bar")
-    counts = frontiers.check(data, notion=notions.equal_opportunity, n_folds=2)
+    counts = frontiers.check_dataset(data, notion=notions.equal_opportunity, n_folds=2)
     assert counts.sum() == data.labels.sum()
 
 

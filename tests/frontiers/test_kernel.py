@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fairjax import datasets, frontiers, kernels, notions, sweeps
+from fairjax import datasets, frontiers, kernels, notions, solvers, sweeps
 
 DATA = datasets.toy(n=160)
 STRENGTHS, RIDGES, BANDWIDTHS = [0.5, 1.0], [1e-3, 1e-2], [1.0, 2.0]
@@ -31,18 +31,24 @@ def found():
     return frontier
 
 
-def fitted(rows, strength, ridge, bandwidth, **options):
-    """Free fit, its gap, the bounded fit: one point by itself."""
-    x, y, groups = (column[rows] for column in DATA.train)
-    cond = notions.equal_opportunity(jnp.asarray(groups), jnp.asarray(y), n_groups=2)
+def fitted(used, strength, ridge, bandwidth):
+    """Free fit, its gap, the bounded fit: one point by itself, on some samples.
+
+    Others have no weight, so that all fits have one shape.
+    """
+    x, y, groups = DATA.train
+    cond = notions.equal_opportunity(
+        jnp.asarray(groups), jnp.asarray(y), n_groups=2, weights=jnp.asarray(used)
+    )
     given = {
         "kernel": kernels.gaussian,
         "bandwidth": bandwidth,
-        "c": 1 / (len(y) * ridge),
+        "c": 1 / (used.sum() * ridge),
+        "weights": used,
     }
     free = solvers.fit_svm(x, y, **given)
     scores = solvers.predict(free, x, x, kernel=kernels.gaussian)
-    means = [scores[(groups == g) & (y == 1)].mean() for g in (0, 1)]
+    means = [scores[(groups == g) & (y == 1) & used].mean() for g in (0, 1)]
     if strength == 0:
         return free, x, abs(means[0] - means[1])
     bound = (1 - strength) * abs(means[0] - means[1])
@@ -58,20 +64,26 @@ def shares(fit, x, part):
 
 def test_points_are_machines_at_shares_of_the_free_gap(found):
     assert found.strength.tolist() == [0.0, 0.5, 1.0] * 4
-    assert found.ridge.tolist() == ([1e-3] * 3 + [1e-2] * 3) * 2
-    assert found.bandwidth.tolist() == [1.0] * 6 + [2.0] * 6
+    assert found.points["ridge"].tolist() == ([1e-3] * 3 + [1e-2] * 3) * 2
+    assert found.points["bandwidth"].tolist() == [1.0] * 6 + [2.0] * 6
     assert found.converged.all()
     assert found.cv_converged.all()
-    everyone = np.arange(len(DATA.train.labels))
+    everyone = np.ones(len(DATA.train.labels), bool)
     for i in range(len(found.strength)):
-        settings = found.strength[i], found.ridge[i], found.bandwidth[i]
+        settings = (
+            found.strength[i],
+            found.points["ridge"][i],
+            found.points["bandwidth"][i],
+        )
         fit, x, bound = fitted(everyone, *settings)
         np.testing.assert_allclose(
-            found.objective[i], fit.objective * found.ridge[i], rtol=1e-7
+            found.objective[i], fit.objective * found.points["ridge"][i], rtol=1e-7
         )
-        np.testing.assert_allclose(found.coefficients[i], fit.coefficients, atol=1e-5)
-        np.testing.assert_allclose(found.intercept[i], fit.intercept, atol=1e-5)
-        assert found.violation[i] <= 1e-7
+        np.testing.assert_allclose(
+            found.fit.coefficients[i], fit.coefficients, atol=1e-5
+        )
+        np.testing.assert_allclose(found.fit.intercept[i], fit.intercept, atol=1e-5)
+        assert found.fit.violation[i] <= 1e-7
         for name in ("train", "test"):
             part = getattr(DATA, name)
             accuracy, gap = shares(fit, x, part)
@@ -91,11 +103,14 @@ def test_validation_is_by_models_that_have_not_seen_the_samples(found):
     key = jax.random.key(4)
     codes = np.asarray(sweeps.folds(train.labels, train.groups, n_folds=3, key=key))
     for i in (2, 6):
-        settings = found.strength[i], found.ridge[i], found.bandwidth[i]
+        settings = (
+            found.strength[i],
+            found.points["ridge"][i],
+            found.points["bandwidth"][i],
+        )
         rows = []
         for fold in range(3):
-            inside = np.flatnonzero(codes != fold)
-            fit, x, _ = fitted(inside, *settings)
+            fit, x, _ = fitted(codes != fold, *settings)
             part = datasets.Samples(*(column[codes == fold] for column in train))
             rows.append(shares(fit, x, part))
         accuracy, gap = np.mean(rows, axis=0)
@@ -109,15 +124,21 @@ def test_kernels_without_a_bandwidth_and_other_machines():
         n_folds=0,
     )  # fmt: skip
     linear = frontier(kernel=LINEAR)
-    assert np.isnan(linear.bandwidth).all()
+    assert "bandwidth" not in linear.points
     np.testing.assert_array_equal(linear.cv_accuracy, linear.train_accuracy)
     svm, logistic = frontier(), frontier(machine=solvers.fit_logistic)
     width = frontiers.median_bandwidth(DATA, seed=0)
-    assert svm.bandwidth.tolist() == logistic.bandwidth.tolist() == [width, width]
+    assert (
+        svm.points["bandwidth"].tolist()
+        == logistic.points["bandwidth"].tolist()
+        == [width, width]
+    )
     assert logistic.converged.all()
     assert not np.allclose(svm.objective, logistic.objective)
     with pytest.raises(ValueError, match="same grid, but their `bandwidth` differ"):
-        frontiers.average([svm, svm._replace(bandwidth=2 * svm.bandwidth)])
+        frontiers.average(
+            [svm, svm._replace(points=svm.points | {"bandwidth": np.ones(2)})]
+        )
 
 
 @pytest.mark.parametrize(

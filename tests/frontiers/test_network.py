@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from fairjax import datasets, frontiers, kernels, modules, notions, penalties
-from fairjax.cli import guarantee
 from fairjax.divergences import mmd_squared
+from fairjax.frontiers.network import _held_out as held_out
 
 MMD = functools.partial(
     penalties.divergence_gap_info,
@@ -62,8 +62,8 @@ def test_points_are_sorted_with_the_free_one_first(found):
     assert found.unconstrained == 0
     assert found.converged.all()
     assert found.iterations.tolist() == [8, 8, 8]
-    assert np.isnan(found.gap).all()
-    assert found.coefficients.shape == (3, 0)
+    assert list(found.points) == ["strength"]
+    assert not {"gap", "ridge"} & found.columns().keys()
 
 
 def test_more_strength_is_fairer_and_the_network_learns(found):
@@ -80,10 +80,10 @@ def test_the_networks_are_there_and_decide_as_was_measured(found, toy):
     make = functools.partial(modules.MLP, 2, [8], activation=jnp.tanh)
     apply, _, _ = modules.functional(lambda rngs: make(rngs=rngs))
     samples = toy.test
-    decisions = guarantee.by_network(found, toy.train, samples, widths=[8])
+    decisions = frontiers.decide(found, toy.train, samples)
     assert decisions.shape == (3, len(samples.labels))
     for i in range(3):
-        own = jax.tree.map(lambda leaf, i=i: jnp.asarray(leaf[i]), found.params)
+        own = jax.tree.map(lambda leaf, i=i: jnp.asarray(leaf[i]), found.fit.params)
         expected = apply(own, jnp.asarray(samples.features)).scores > 0
         np.testing.assert_array_equal(decisions[i], expected)
         right = np.mean(decisions[i] == samples.labels)
@@ -93,9 +93,7 @@ def test_the_networks_are_there_and_decide_as_was_measured(found, toy):
 
 
 def test_held_out_samples_have_all_cells_and_teach_nothing(toy):
-    from fairjax.frontiers import network
-
-    learn, hold = network._held_out(toy, 3)
+    learn, hold = held_out(toy, 3)
     assert not (learn & hold).any()
     np.testing.assert_array_equal(learn | hold, toy.is_train)
     for label in (0, 1):
@@ -174,7 +172,7 @@ def test_real_labels_are_refused_by_linear_frontiers(rng):
         frontiers.linear(regression(rng), notion=notions.demographic_parity)
     assert (
         jnp.ndim(
-            frontiers.check(
+            frontiers.check_dataset(
                 regression(rng),
                 notion=notions.demographic_parity,
                 n_folds=0,

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -9,18 +10,30 @@ from fairjax import plots
 matplotlib = pytest.importorskip("matplotlib")
 
 
+LABEL, HEADING = "gap on test [0-1]", "Adult"
+
+
+class Points(NamedTuple):
+    """The part of `frontiers.Frontier` that is drawn."""
+
+    test_unfairness: object
+    test_accuracy: object
+    on_front: object
+    selected: object
+    unconstrained: object
+    converged: object
+
+
 @pytest.fixture
 def panel():
     """Four points of a front, one beaten, one not converged, one not finite."""
-    return plots.Frontier(
-        unfairness=np.array([0.3, 0.0, 0.1, 0.2, 0.2, 0.15, np.nan], np.float32),
-        accuracy=np.array([0.85, 0.7, 0.8, 0.84, 0.75, 0.6, 0.9], np.float32),
-        front=np.array([True, True, True, True, False, False, False]),
+    return Points(
+        test_unfairness=np.array([0.3, 0.0, 0.1, 0.2, 0.2, 0.15, np.nan], np.float32),
+        test_accuracy=np.array([0.85, 0.7, 0.8, 0.84, 0.75, 0.6, 0.9], np.float32),
+        on_front=np.array([True, True, True, True, False, False, False]),
         selected=2,
         unconstrained=0,
         converged=np.array([True, True, True, True, True, False, True]),
-        label="gap on test [0-1]",
-        heading="Adult",
     )
 
 
@@ -33,7 +46,9 @@ def drawn(ax):
 
 
 def pairs(panel, *rows):
-    return [[panel.unfairness[i].item(), panel.accuracy[i].item()] for i in rows]
+    return [
+        [panel.test_unfairness[i].item(), panel.test_accuracy[i].item()] for i in rows
+    ]
 
 
 def test_every_point_is_drawn_once_under_its_kind(panel):
@@ -51,16 +66,16 @@ def test_intervals_are_bars_at_their_points(panel):
     nothing = np.full(7, np.nan)
     low, high = nothing.copy(), nothing.copy()
     low[[0, 2]], high[[0, 2]] = [0.2, 0.0], [0.35, 0.25]
-    (ax,) = plots.frontier(panel._replace(low=low, high=high)).axes
+    (ax,) = plots.frontier(panel, limits=[(low, high)]).axes
     (bars,) = [c for c in ax.containers if c.get_label() == "interval of unfairness"]
     segments = np.concatenate([c.get_segments() for c in bars.lines[2]])
     expected = [[[0.2, 0.85], [0.35, 0.85]], [[0.0, 0.8], [0.25, 0.8]]]
     np.testing.assert_allclose(segments, expected, rtol=1e-6)
-    with pytest.raises(ValueError, match="must be given together"):
-        plots.frontier(panel._replace(low=low))
     low[2] = 0.15
-    with pytest.raises(ValueError, match="must enclose `unfairness`, but .* point 2"):
-        plots.frontier(panel._replace(low=low, high=high))
+    with pytest.raises(ValueError, match="enclose `test_unfairness`, but .* point 2"):
+        plots.frontier(panel, limits=[(low, high)])
+    with pytest.raises(ValueError, match="have as many entries as `test_unfairness`"):
+        plots.frontier(panel, limits=[(low[1:], high)])
 
 
 def test_numbers_stand_below_each_other_with_their_intervals(untyped):
@@ -83,7 +98,9 @@ def test_numbers_stand_below_each_other_with_their_intervals(untyped):
 
 
 def test_axes_say_what_they_measure(panel):
-    figure = plots.frontier([panel, panel._replace(label="other")], title="Linear")
+    figure = plots.frontier(
+        [panel, panel], labels=[LABEL, "other"], headings=[HEADING, ""], title="Linear"
+    )
     first, second = figure.axes
     assert first.get_xlabel() == "gap on test [0-1]"
     assert second.get_xlabel() == "other"
@@ -127,24 +144,24 @@ def test_an_unconverged_point_of_the_front_is_a_cross_not_a_dot(panel):
 
 def test_jax_arrays_are_welcome(panel):
     jax = pytest.importorskip("jax")
-    arrays = plots.Frontier(*jax.tree.map(jax.numpy.asarray, tuple(panel)[:6]))
+    arrays = Points(*jax.tree.map(jax.numpy.asarray, tuple(panel)))
     (ax,) = plots.frontier(arrays).axes
     assert drawn(ax)["selected"] == pairs(panel, 2)
 
 
 def test_a_single_perfectly_fair_point_can_be_drawn(tmp_path):
     one = np.ones(1, bool)
-    lone = plots.Frontier(np.zeros(1), np.full(1, 0.5), one, 0, -1, one)
+    lone = Points(np.zeros(1), np.full(1, 0.5), one, 0, -1, one)
     plots.save(plots.frontier(lone), tmp_path / "one.png")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"accuracy": np.zeros(3)}, "`accuracy` must have as many entries"),
-        ({"front": np.ones(2, bool)}, "`front` must have as many entries"),
+        ({"test_accuracy": np.zeros(3)}, "`test_accuracy` must have as many entries"),
+        ({"on_front": np.ones(2, bool)}, "`on_front` must have as many entries"),
         ({"converged": np.ones(8, bool)}, "`converged` must have as many entries"),
-        ({"accuracy": np.full(7, np.nan)}, "none of the 7 points has a finite"),
+        ({"test_accuracy": np.full(7, np.nan)}, "none of the 7 points has a finite"),
         ({"selected": 7}, "`selected` must be the index of one of the 7 points"),
         ({"unconstrained": -2}, "`unconstrained` must be the index"),
     ],
@@ -154,9 +171,11 @@ def test_frontier_refuses(change, message, panel):
         plots.frontier(panel._replace(**change))
 
 
-def test_frontier_needs_a_panel():
-    with pytest.raises(ValueError, match="at least one `Frontier`"):
+def test_frontier_needs_a_panel_and_as_many_labels(panel):
+    with pytest.raises(ValueError, match="`frontiers` must hold at least one"):
         plots.frontier([])
+    with pytest.raises(ValueError, match="`headings` must have an entry for each"):
+        plots.frontier([panel] * 3, headings=["a", "b"])
 
 
 def test_a_missing_matplotlib_is_named(panel, monkeypatch):
@@ -211,11 +230,12 @@ def test_save_refuses(name, message, panel, tmp_path):
 
 def test_importing_the_module_does_not_import_matplotlib_and_drawing_not_pyplot():
     code = (
-        "import sys, numpy as np\n"
+        "import sys, types, numpy as np\n"
         "from fairjax import plots\n"
         "assert 'matplotlib' not in sys.modules\n"
         "one = np.ones(1, bool)\n"
-        "plots.frontier(plots.Frontier(one * 0.1, one * 0.5, one, 0, 0, one))\n"
+        "plots.frontier(types.SimpleNamespace(test_unfairness=one * 0.1, selected=0,\n"
+        "    test_accuracy=one * 0.5, on_front=one, unconstrained=0, converged=one))\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
