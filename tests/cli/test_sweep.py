@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fairjax import cli, datasets, frontiers, notions, penalties, plots
-from fairjax.cli import guarantee, models, terminal
+from fairjax.cli import guarantee, models, sweep, terminal
 from fairjax.cli.options import ModelOptions
 
 SMALL = ["--strengths", "0,1,1.5", "--folds", "2", "--notion", "equal-opportunity"]
