@@ -220,7 +220,9 @@ def sentences(sample: Sample, *, draws: int) -> list[str]:
         f"{name}{words}": size
         for words, part in parts.items()
         for name, size in zip(
-            sample.names, _counts(sample, part & (rows.weights > 0)), strict=True
+            sample.names,
+            _counts(sample, part & (rows.weights > 0)).tolist(),
+            strict=True,
         )
     }
     if small := report.small(sizes):

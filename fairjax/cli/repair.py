@@ -218,7 +218,8 @@ def _conclusion(found: Repaired) -> list[str]:
 def _doubts(found: Repaired, options: RepairOptions) -> list[str]:
     """What keeps the result from being exact."""
     doubts, known = [], found.known
-    sizes = dict(zip(found.names, _sizes(found, known, used=True), strict=True))
+    counts = _sizes(found, known, used=True).tolist()
+    sizes = dict(zip(found.names, counts, strict=True))
     if small := report.small({name: size for name, size in sizes.items() if size}):
         doubts.append(
             f"Warning: calibration groups of fewer than {report.FEW} rows: {small}. "

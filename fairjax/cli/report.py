@@ -125,7 +125,7 @@ def by_chance(
         return ["All rows are of one group, so there is no distance to see."]
     if np.ptp(weights[used]):
         return []
-    bound = metrics.ks_by_chance(*sizes[:2], level=level)
+    bound = metrics.ks_by_chance(*sizes[:2].tolist(), level=level)
     return [
         f"By chance alone, two groups of {sizes[0]:,} and {sizes[1]:,} rows with one "
         f"distribution stay below a KS distance of {bound:.2g} in {level:.0%} of "

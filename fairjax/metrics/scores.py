@@ -147,9 +147,7 @@ def score_gaps(
     return found
 
 
-def ks_by_chance(
-    smaller: int, larger: int, *, level: float = 0.9
-) -> Float[np.ndarray, ""]:
+def ks_by_chance(smaller: int, larger: int, *, level: float = 0.9) -> float:
     """The KS distance below which two samples of one distribution stay.
 
     Args:
@@ -165,11 +163,11 @@ def ks_by_chance(
         Annals of Mathematical Statistics 1948.
 
     Example:
-        >>> round(float(ks_by_chance(100, 100)), 3)
+        >>> round(ks_by_chance(100, 100), 3)
         0.173
     """
     quantile = np.sqrt(-np.log((1 - level) / 2) / 2)
-    return np.minimum(quantile * np.sqrt(1 / smaller + 1 / larger), 1.0)
+    return min(float(quantile * np.sqrt(1 / smaller + 1 / larger)), 1.0)
 
 
 @jax.jit

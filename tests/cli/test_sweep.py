@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fairjax import cli, datasets, frontiers, notions, penalties, plots
-from fairjax.cli import guarantee, terminal
+from fairjax.cli import guarantee, sweep, terminal
 
 SMALL = ["--strengths", "0,1,1.5", "--folds", "2", "--notion", "equal-opportunity"]
 
