@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, PyTree, Real
 
 from .. import erm, metrics, notions, sweeps, training
-from ..datasets import Dataset, tables
+from ..datasets import Dataset, stratified_split
 from .driver import words
 from .frontier import Frontier, check_axis, check_selection, choose, shares_of
 from .frontier import check as check_dataset
@@ -220,7 +220,7 @@ def _held_out(dataset: Dataset, seed: int) -> tuple[np.ndarray, np.ndarray]:
     along = labels if dataset.is_regression else None
     if along is None:
         strata = 2 * strata + labels
-    kept = tables.stratified(strata, test_size=_HELD_OUT, seed=seed, along=along)
+    kept = stratified_split(strata, test_size=_HELD_OUT, seed=seed, along=along)
     learn, hold = np.zeros((2, dataset.is_train.size), bool)
     learn[rows[kept]], hold[rows[~kept]] = True, True
     return learn, hold

@@ -20,9 +20,8 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from fairjax import cli, files
+from fairjax import cli, datasets, files
 from fairjax.cli import tables as _score_tables
-from fairjax.datasets import tables as _tables
 
 GOOD = "p,s,y\n" + "0.1,F,0\n0.2,F,1\n0.7,M,0\n0.9,M,1\n" * 6
 COMMANDS = ["audit", "repair", "sweep"]
@@ -146,7 +145,7 @@ def test_a_file_without_permission(command, tmp_path, out, monkeypatch):
 def test_a_file_that_changes_while_it_is_read(command, tmp_path, out, monkeypatch):
     path, before = tmp_path / "scores.csv", contents(out)
     path.write_text(GOOD)
-    pandas = _tables.extra("pandas")
+    pandas = datasets.extra("pandas")
     read = pandas.read_csv
 
     def late(*arguments, **options):
