@@ -11,17 +11,16 @@ All chunks have as many rows as the first one, so that each program is compiled 
 shorter one is filled up with rows of weight 0.
 """
 
+import collections
 import contextlib
-import mmap
-import queue
-import threading
 from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import ArrayLike, Bool, Float32, Int32, Real, Shaped
 
-from .arrays import checks
+from .arrays import checks, memory
 
 Item = TypeVar("Item")
 
@@ -69,8 +68,8 @@ class ArrayStream:
             own = np.asarray(features[rows])
             n = own.shape[0]
             if own.dtype != np.float32:
-                own = _copied(own)
-            yield filled(
+                own = _copy(own)
+            yield _padded(
                 Chunk(
                     own,
                     np.asarray(labels[rows], np.float32),
@@ -176,36 +175,8 @@ def check_chunk(chunk: int) -> None:
         raise ValueError(f"`chunk` must be at least 1 row, but is {chunk}.")
 
 
-def pages(n: int, d: int) -> Float32[np.ndarray, "n d"]:
-    """Zeros in memory of their own, which the system has back when they are let go.
-
-    The heap would keep tables of this size, made by one thread and let go by another:
-    with 16 heaps of 64 MiB and more, that is a gigabyte for chunks of 28 MB. They also
-    begin where a page does, so that JAX takes them as they lie.
-
-    Args:
-        n: rows.
-        d: columns.
-
-    Returns:
-        The table, to be written to.
-
-    Example:
-        >>> pages(2, 3).sum()
-        np.float32(0.0)
-    """
-    memory = mmap.mmap(-1, max(4 * n * d, 1), access=mmap.ACCESS_COPY)
-    return np.frombuffer(memory, np.float32, count=n * d).reshape(n, d)
-
-
-def filled(chunk: Chunk, *, rows: int) -> Chunk:
-    """The chunk with rows of weight 0 at its end, up to a number of rows.
-
-    Example:
-        >>> one = np.ones(1, np.float32)
-        >>> filled(Chunk(one[:, None], one, one.astype(np.int32), one), rows=2).weights
-        array([1., 0.], dtype=float32)
-    """
+def _padded(chunk: Chunk, *, rows: int) -> Chunk:
+    """The chunk with rows of weight 0 at its end, up to a number of rows."""
     missing = rows - len(chunk.weights)
     if not missing:
         return chunk
@@ -243,10 +214,10 @@ def read(stream: Stream, *, depth: int = 2) -> Generator[Chunk, None, None]:
             f"{type(stream).__name__}, which ends after one pass. Pass an object whose "
             f"`__iter__` begins anew, such as `streams.from_arrays` makes."
         )
-    return prefetched(_alike(stream), depth=depth)
+    return _read_ahead(_uniform_chunks(stream), depth=depth)
 
 
-def _alike(stream: Stream) -> Generator[Chunk, None, None]:
+def _uniform_chunks(stream: Stream) -> Generator[Chunk, None, None]:
     """The chunks in one shape, in memory that stays as it is; runs in the thread."""
     lasting = isinstance(stream, list | tuple) or getattr(stream, "lasting", False)
     first, source = None, iter(stream)
@@ -261,7 +232,7 @@ def _alike(stream: Stream) -> Generator[Chunk, None, None]:
                     f"{number} has {shape}. Cut the rows into chunks of equal length; "
                     f"only shorter ones are filled up."
                 )
-            yield filled(chunk, rows=first[0])
+            yield _padded(chunk, rows=first[0])
     finally:
         # A generator has files to close, and only its own thread may do so.
         getattr(source, "close", lambda: None)()
@@ -284,7 +255,7 @@ def _as_chunk(given: Chunk, number: int, *, copy: bool) -> Chunk:
         )
     own = np.array if copy else np.asarray
     chunk = Chunk(
-        _copied(features) if copy else np.asarray(features, np.float32),
+        _copy(features) if copy else np.asarray(features, np.float32),
         own(labels, np.float32),
         own(_codes(groups, number)),
         own(weights, np.float32),
@@ -296,8 +267,9 @@ def _as_chunk(given: Chunk, number: int, *, copy: bool) -> Chunk:
     return chunk
 
 
-def _copied(table: Real[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:
-    own = pages(*table.shape)
+def _copy(table: Real[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:
+    """The table in single precision, in pages of its own."""
+    own = memory.page_zeros(*table.shape)
     own[:] = table
     return own
 
@@ -319,54 +291,25 @@ def _codes(groups: Shaped[np.ndarray, "..."], number: int) -> Int32[np.ndarray, 
     return codes
 
 
-def prefetched(items: Iterable[Item], *, depth: int = 2) -> Generator[Item, None, None]:
-    """The same items, produced by a thread ahead of their use.
+def _read_ahead(
+    items: Generator[Item, None, None], *, depth: int
+) -> Generator[Item, None, None]:
+    """The same items, produced by a thread ahead of their use; `depth` may wait.
 
-    At most `depth` items wait. An error in the thread is raised where the item would
-    have been; when the caller stops early, the thread ends before the next item.
-
-    Example:
-        >>> list(prefetched(range(3)))
-        [0, 1, 2]
+    An error in the thread is raised where the item would have been; when the caller
+    stops early, the thread ends before the next item.
     """
-    waiting: queue.Queue[tuple[bool, object]] = queue.Queue(maxsize=depth)
-    stopped = threading.Event()
-
-    def put(entry: tuple[bool, object]) -> bool:
-        while not stopped.is_set():
-            try:
-                waiting.put(entry, timeout=0.05)
-            except queue.Full:
-                continue
-            return True
-        return False
-
-    def produce() -> None:
-        source = iter(())
+    end = object()
+    with ThreadPoolExecutor(1, thread_name_prefix="fairjax-reader") as thread:
+        waiting = collections.deque(
+            thread.submit(next, items, end) for _ in range(depth + 1)
+        )
         try:
-            source = iter(items)
-            for item in source:
-                if not put((True, item)):
-                    break
-            else:
-                put((False, None))
-        except BaseException as error:  # Whatever it is, it belongs to the caller.
-            put((False, error))
-        finally:
-            # A generator has files to close, and only its own thread may do so.
-            getattr(source, "close", lambda: None)()
-
-    thread = threading.Thread(target=produce, name="fairjax-reader", daemon=True)
-    thread.start()
-    try:
-        while True:
-            good, item = waiting.get()
-            if good:
+            while (item := waiting.popleft().result()) is not end:
+                waiting.append(thread.submit(next, items, end))
                 yield item  # pyright: ignore[reportReturnType]
-            elif item is None:
-                return
-            else:
-                raise item  # pyright: ignore[reportGeneralTypeIssues]
-    finally:
-        stopped.set()
-        thread.join()
+        finally:
+            for future in waiting:
+                future.cancel()
+            # It has files to close, and only its own thread may do so.
+            thread.submit(items.close)

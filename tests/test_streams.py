@@ -91,7 +91,7 @@ def test_the_reader_ends_when_its_caller_stops():
         finally:
             closed.append(threading.current_thread().name)
 
-    items = streams.prefetched(endless(), depth=2)
+    items = streams._read_ahead(endless(), depth=2)
     assert next(items) == 0
     assert len(readers()) == 1
     items.close()

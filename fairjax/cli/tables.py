@@ -14,9 +14,8 @@ from typing import IO, NamedTuple
 import numpy as np
 from jaxtyping import Float, Float64, Int32
 
-from .. import files
+from .. import datasets, files
 from ..arrays import checks
-from ..datasets import tables as frames
 from .options import TableOptions
 
 LARGEST = 1e150  # Squares of differences must be finite too.
@@ -33,7 +32,7 @@ class Rows(NamedTuple):
         weights: sample weights, 1 when the user has none.
     """
 
-    frame: frames.Frame
+    frame: datasets.Frame
     scores: Float64[np.ndarray, " n"]
     groups: Int32[np.ndarray, " n"]
     weights: Float64[np.ndarray, " n"]
@@ -80,7 +79,7 @@ def read(
     _check_apart(named)
     loaded = []
     for path in paths:
-        frame = frames.read_csv(path, sep=options.sep, encoding=options.encoding)
+        frame = datasets.read_csv(path, sep=options.sep, encoding=options.encoding)
         for option, name in named:
             _check_known(name, list(frame), option=option, path=path)
         if not len(frame):
@@ -99,14 +98,14 @@ def read(
 
 
 def finite(
-    column: frames.Frame, *, option: str, path: Path
+    column: datasets.Frame, *, option: str, path: Path
 ) -> Float64[np.ndarray, " n"]:
     """The numbers of a column, none larger than `LARGEST`.
 
     Raises:
         ValueError: with the data row of the first entry that is no such number.
     """
-    values = frames.extra("pandas").to_numeric(column, errors="coerce")
+    values = datasets.extra("pandas").to_numeric(column, errors="coerce")
     values = values.to_numpy(dtype=np.float64)
     for row in np.flatnonzero(~(np.abs(values) <= LARGEST))[:1]:
         missing = column.isna().iloc[row]
@@ -132,12 +131,10 @@ def labels(rows: Rows, name: str, *, positive: str | None, path: Path) -> Labels
             f"`--label`: column {name!r} of {str(path)!r} is empty in data row "
             f"{row + 1}. Fill it, or drop such rows."
         )
-    real = frames.is_numeric(column) and column.nunique() > 2
+    real = datasets.is_numeric(column) and column.nunique() > 2
     if real and positive is None:
         return Labels(finite(column, option="--label", path=path), False, name)
-    good, value = frames.favourable(
-        column, target=name, positive=positive, argument="--label"
-    )
+    good, value = datasets.favourable(column, positive=positive, argument="--label")
     return Labels(good.astype(np.float64), True, f"{name} = {value}")
 
 
@@ -203,19 +200,14 @@ def _quoted(name: str, sep: str) -> str:
 
 
 def _groups(
-    loaded: Sequence[frames.Frame], columns: list[str]
+    loaded: Sequence[datasets.Frame], columns: list[str]
 ) -> tuple[list[Int32[np.ndarray, " n"]], tuple[str, ...]]:
     """Codes of the combinations of values, the same in all tables."""
-    pd = frames.extra("pandas")
     # Together, a column has one type, so that a value has one name.
-    keys = pd.concat([frame[columns] for frame in loaded], ignore_index=True)
-    which = keys.groupby(columns, dropna=False, sort=False).ngroup().to_numpy()
-    # Names are made once per combination: a million texts would take seconds.
-    occurring = keys.iloc[np.unique(which, return_index=True)[1]]
-    short, names = frames.joint_codes(
-        [frames.as_names(occurring[name]) for name in columns]
+    keys = datasets.extra("pandas").concat(
+        [frame[columns] for frame in loaded], ignore_index=True
     )
-    codes = short[which]
+    codes, names = datasets.group_codes([keys[name] for name in columns])
     if not 2 <= len(names) <= MOST_GROUPS:
         raise ValueError(
             f"`--group` must tell 2 to {MOST_GROUPS} groups apart, but "

@@ -14,18 +14,37 @@ named by the environment variable `FAIRJAX_DATA_DIR`, or else from a download in
 user's cache. Each must have its known SHA-256. All but `toy` need `fairjax[data]`.
 """
 
+from collections.abc import Callable
+
 from .adult import adult as adult
+from .columns import Frame as Frame
+from .columns import extra as extra
+from .columns import group_codes as group_codes
+from .columns import is_numeric as is_numeric
+from .communities import communities as communities
 from .compas import compas as compas
 from .csv import from_csv as from_csv
+from .csv import read_csv as read_csv
 from .dataset import Dataset as Dataset
 from .dataset import Samples as Samples
 from .dataset import subsample as subsample
-from .loaders import LOADERS as LOADERS
-from .loaders import communities as communities
-from .loaders import german as german
-from .loaders import law_school as law_school
-from .loaders import student as student
-from .loaders import toy as toy
+from .german import german as german
+from .labels import favourable as favourable
+from .law_school import law_school as law_school
 from .parquet import ParquetStream as ParquetStream
 from .parquet import from_parquet as from_parquet
 from .school import school as school
+from .splits import stratified_split as stratified_split
+from .student import student as student
+from .toy import toy as toy
+
+LOADERS: dict[str, Callable[..., Dataset]] = {
+    "toy": toy,
+    "adult": adult,
+    "compas": compas,
+    "german": german,
+    "communities": communities,
+    "law_school": law_school,
+    "student": student,
+    "school": school,
+}

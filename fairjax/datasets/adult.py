@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from . import dataset, sources, tables
+from . import columns, dataset, roles, sources
 
 _COLUMNS = """
     age workclass fnlwgt education education-num marital-status occupation relationship
@@ -61,19 +61,13 @@ def adult(
     References:
         Becker, Kohavi, *Adult*, UCI Machine Learning Repository, 1996 (CC BY 4.0).
     """
-    targets = dataset.targets(target, _TARGETS)
-    pd = tables.extra("pandas")
+    targets = roles.choose(target, _TARGETS, argument="target", what="targets")
+    options = {"names": _COLUMNS.split(), "skipinitialspace": True, "na_values": "?"}
     parts = [
-        pd.read_csv(
-            sources.find(file, data_dir),
-            header=None,
-            names=_COLUMNS.split(),
-            skipinitialspace=True,
-            na_values="?",
-        )
+        sources.read_table(file, data_dir, header=None, **options)
         for file in ("adult.data", "adult.test")
     ]
-    frame = pd.concat(parts, ignore_index=True)
+    frame = columns.extra("pandas").concat(parts, ignore_index=True)
     is_train = np.arange(len(frame)) < len(parts[0])
     needed = list(frame) if drop_missing else targets
     whole = frame[needed].notna().all(axis=1).to_numpy()
@@ -83,11 +77,10 @@ def adult(
         "hours-per-week": (frame["hours-per-week"] > 40).to_numpy(bool),
         "occupation": frame["occupation"].isin(_HIGH_OCCUPATIONS).to_numpy(bool),
     }
-    texts = [name for name in frame if not tables.is_numeric(frame[name])]
     attributes = {
-        name: dataset.Attribute(tables.as_text(frame[name]), (name,))
-        for name in texts
-        if name not in {"income", *targets}
+        name: dataset.Attribute(frame[name], (name,))
+        for name in frame
+        if name not in {"income", *targets} and not columns.is_numeric(frame[name])
     }
     left_out = {"fnlwgt", "income", *targets}
     data = dataset.build(

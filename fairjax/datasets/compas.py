@@ -2,9 +2,7 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from . import dataset, sources, tables
+from . import dataset, roles, sources
 
 _FEATURES = """
     sex age age_cat race juv_fel_count juv_misd_count juv_other_count priors_count
@@ -60,9 +58,8 @@ def compas(
     References:
         Angwin, Larson, Mattu, Kirchner, *Machine bias*, ProPublica, 2016.
     """
-    targets = dataset.targets(target, _TARGETS)
-    path = sources.find("compas-scores-two-years.csv", data_dir)
-    frame = tables.extra("pandas").read_csv(path)
+    targets = roles.choose(target, _TARGETS, argument="target", what="targets")
+    frame = sources.read_table("compas-scores-two-years.csv", data_dir)
     # pandas reads the score "N/A" as missing.
     frame = frame[
         frame["days_b_screening_arrest"].between(-30, 30)
@@ -70,15 +67,13 @@ def compas(
         & (frame["c_charge_degree"] != "O")
         & frame["score_text"].notna()
     ]
-    race, sex, age_cat = (
-        tables.as_text(frame[name]) for name in ("race", "sex", "age_cat")
-    )
+    race = frame["race"]
     if not all_races:
-        race = np.where(race == "African-American", race, "All others")
+        race = race.where(race == "African-American", "All others")
     attributes = {
         "race": dataset.Attribute(race, ("race",)),
-        "sex": dataset.Attribute(sex, ("sex",)),
-        "age_cat": dataset.Attribute(age_cat, ("age_cat", "age")),
+        "sex": dataset.Attribute(frame["sex"], ("sex",)),
+        "age_cat": dataset.Attribute(frame["age_cat"], ("age_cat", "age")),
     }
     labels = {
         "two_year_recid": (frame["two_year_recid"] == 0).to_numpy(bool),

@@ -1,14 +1,22 @@
 """A table of one's own: a CSV file and the names of its columns become a dataset."""
 
+import csv
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool
 
-from . import dataset, sources, tables
+from .. import files
+from . import columns, dataset, labels, roles, sources
+from .columns import Column, Frame
 from .dataset import Dataset
-from .tables import Frame
+
+# What pandas takes for missing: here only among numbers, as it may be a group's name.
+NO_NUMBERS = """
+    NA N/A #N/A #NA <NA> n/a NULL null None NaN nan -NaN -nan 1.#IND -1.#IND 1.#QNAN
+    -1.#QNAN
+"""
+MOST_COLUMNS = 100_000
 
 
 def from_csv(
@@ -71,53 +79,106 @@ def from_csv(
         >>> data.feature_names, data.group_names, data.label_name
         (('age', 'sex=F', 'sex=M'), ('F', 'M'), 'repaid = yes')
     """
-    frame = tables.read_csv(Path(path), sep=sep, encoding=encoding)
-    sensitive, exclude = dataset.listed(sensitive), dataset.listed(exclude)
-    roles = {
-        "target": [target],
-        "sensitive": sensitive,
-        "exclude": exclude,
-        "split": [] if split is None else [split],
-    }
-    for argument, names in roles.items():
-        for name in names:
-            dataset.check_known(name, list(frame), argument=argument)
-    for argument in ("sensitive", "split"):
-        if target in roles[argument]:
-            raise ValueError(
-                f"`target` and `{argument}` both name {target!r}: what is to be "
-                f"predicted must be another column."
-            )
-    used = {name for name in frame if name not in exclude}
-    used |= {target, *sensitive, *roles["split"]}
-    if drop_missing:
-        frame = frame.dropna(subset=sorted(used))
+    frame = read_csv(Path(path), sep=sep, encoding=encoding)
+    parts = roles.assign(
+        list(frame),
+        target=target,
+        sensitive=sensitive,
+        split=split,
+        exclude=exclude,
+        sensitive_in_features=sensitive_in_features,
+        drop_missing=drop_missing,
+    )
+    frame = parts.select(frame)
     if not len(frame):
         raise ValueError(
             f"{str(path)!r} has no rows{' without missing entries' * drop_missing}."
         )
-    labels, value = tables.favourable(frame[target], target=target, positive=positive)
+    is_positive, value = labels.favourable(frame[target], positive=positive)
     return dataset.build(
         Path(path).stem,
-        frame.drop(columns=list({target, *exclude, *roles["split"]})),
-        labels,
+        frame[list(parts.features)],
+        is_positive,
         label_name=favourable or f"{target} = {value}",
-        attributes={
-            name: dataset.Attribute(tables.as_names(frame[name]), (name,))
-            for name in sensitive
-        },
-        sensitive=sensitive,
-        sensitive_in_features=sensitive_in_features,
-        split=(test_size, seed) if split is None else _named_split(frame[split]),
+        attributes={name: dataset.Attribute(frame[name]) for name in parts.sensitive},
+        sensitive=parts.sensitive,
+        sensitive_in_features=True,
+        split=(test_size, seed) if split is None else parts.is_train(frame),
     )
 
 
-def _named_split(column: Frame) -> Bool[np.ndarray, " n"]:
-    """The split that a column states in words."""
-    words = np.char.lower(tables.as_text(column))
-    for row in np.flatnonzero((words != "train") & (words != "test"))[:1]:
+def read_csv(path: Path, *, sep: str, encoding: str) -> Frame:
+    """A table with stripped column names; pandas alone would repair bad files."""
+    if len(sep) != 1 or sep in ' "\r\n':
         raise ValueError(
-            f'`split`: column {column.name!r} must say "train" or "test", but says '
-            f"{str(words[row])!r} in data row {column.index[row] + 1}."
+            f"`sep` must be one character, neither a space, a quote nor a line end, "
+            f"but is {sep!r}."
         )
-    return words == "train"
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ValueError(
+            f"{str(path)!r} is no file, and a table is read twice. Write it to one."
+        )
+    try:
+        before = files.state(path)
+        with path.open(newline="", encoding=encoding) as lines:
+            rows = csv.reader(lines, delimiter=sep, skipinitialspace=True, strict=True)
+            header = [name.strip() for name in next((r for r in rows if r), [])]
+            _check_header(header, path)
+            for row in rows:
+                if row and len(row) != len(header):
+                    raise ValueError(
+                        f"{str(path)!r} has {len(header)} columns, but line "
+                        f"{rows.line_num} has {len(row)} entries. Check `sep` = "
+                        f"{sep!r} and the quotes there."
+                    )
+    except (OSError, UnicodeError, LookupError, csv.Error) as error:
+        raise ValueError(
+            f"cannot read {str(path)!r} as CSV with `sep` = {sep!r} and `encoding` = "
+            f"{encoding!r}: {error}. Check the path and these two."
+        ) from error
+    frame = columns.extra("pandas").read_csv(
+        path,
+        sep=sep,
+        encoding=encoding,
+        names=header,
+        header=0,
+        index_col=False,
+        skipinitialspace=True,
+        low_memory=False,
+        keep_default_na=False,
+        na_values=[""],
+    )
+    files.check_state(path, before)
+    types = columns.extra("pandas").api.types
+    for name, kind in frame.dtypes.items():
+        if types.is_object_dtype(kind) or types.is_string_dtype(kind):
+            frame[name] = _with_missing(frame[name])
+    return frame
+
+
+def _with_missing(column: Column) -> Column:
+    """Blank texts become missing, as do the words for it where all else is numbers."""
+    pd = columns.extra("pandas")
+    words = column.isin([*NO_NUMBERS.split(), "#N/A N/A"]).to_numpy(bool)
+    entries = column.to_numpy(object)
+    blank = np.array([isinstance(v, str) and v.isspace() for v in entries], bool)
+    if not (words.any() or blank.any()):
+        return column
+    others = column[~(words | blank | column.isna().to_numpy())]
+    if len(others) and pd.to_numeric(others, errors="coerce").notna().all():
+        return pd.to_numeric(column.mask(words | blank))
+    return column.mask(blank)
+
+
+def _check_header(header: list[str], path: Path) -> None:
+    if len(header) > MOST_COLUMNS:
+        raise ValueError(
+            f"{str(path)!r} has {len(header):,} columns, more than {MOST_COLUMNS:,}. "
+            f"Keep those that are used."
+        )
+    if len(set(header)) < len(header) or not header:
+        more = ", ..." * (len(header) > 8)
+        raise ValueError(
+            f"{str(path)!r} must begin with a line of different column names, but it "
+            f"has {header[:8] or 'none'}{more}."
+        )

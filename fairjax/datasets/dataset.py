@@ -5,14 +5,15 @@ and encoding are the same for all; scaling and one-hot encoding learn from the t
 part only, so nothing of the test part reaches the training features.
 """
 
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int32, Shaped
+from jaxtyping import Bool, Float32, Int, Int32, Shaped
 
-from . import tables
+from . import columns, roles, splits
+from .columns import Column, Frame
+from .encoder import Encoder
 
 Labels = Int32[np.ndarray, " n"] | Float32[np.ndarray, " n"]
 
@@ -73,28 +74,35 @@ class Dataset(NamedTuple):
 
     @property
     def n_groups(self) -> int:
-        """How many groups there are."""
+        """The number of groups."""
         return len(self.group_names)
 
     @property
     def is_regression(self) -> bool:
-        """Whether labels are real numbers to predict, not classes 0 and 1."""
+        """True where labels are real numbers to predict, not classes 0 and 1."""
         return np.issubdtype(self.labels.dtype, np.floating)
 
     def _part(self, keep: Bool[np.ndarray, " n"]) -> Samples:
         return Samples(self.features[keep], self.labels[keep], self.groups[keep])
 
+    def take(self, rows: Bool[np.ndarray, " n"] | Int[np.ndarray, " r"]) -> "Dataset":
+        """The dataset of some of its rows, or of rows that are repeated."""
+        arrays = self._asdict().items()
+        return self._replace(
+            **{k: v[rows] for k, v in arrays if isinstance(v, np.ndarray)}
+        )
+
 
 class Attribute(NamedTuple):
     """A sensitive attribute: who has which value, and the columns that state it."""
 
-    values: Shaped[np.ndarray, " n"]
-    columns: tuple[str, ...]
+    values: Column | Shaped[np.ndarray, " n"]
+    columns: tuple[str, ...] = ()
 
 
 def build(
     name: str,
-    frame: tables.Frame,
+    frame: Frame,
     labels: Bool[np.ndarray, " n"] | Float32[np.ndarray, " n"],
     *,
     label_name: str,
@@ -104,7 +112,7 @@ def build(
     split: Bool[np.ndarray, " n"] | tuple[float, int],
     fill: bool = False,
 ) -> Dataset:
-    """Groups, split and encoding: what all loaders have in common.
+    """The dataset of a table: groups, split and encoding, as all loaders have them.
 
     Args:
         name: of the dataset.
@@ -118,54 +126,60 @@ def build(
             that is stratified by group and class, or by group along real labels.
         fill: whether missing numbers take the mean of the training part.
     """
-    sensitive = listed(sensitive)
-    if not sensitive or len(set(sensitive)) < len(sensitive):
-        raise ValueError(
-            f"`sensitive` must name one or several different columns, but is "
-            f"{sensitive}."
-        )
-    for attribute in sensitive:
-        check_known(attribute, attributes, argument="sensitive")
+    chosen = roles.choose(sensitive, attributes, argument="sensitive")
     regression = labels.dtype != bool
-    groups, group_names = tables.joint_codes([attributes[a].values for a in sensitive])
+    series = columns.extra("pandas").Series
+    groups, group_names = columns.group_codes(
+        [series(attributes[a].values, name=a) for a in chosen]
+    )
     if isinstance(split, tuple):
-        test_size, seed = split
-        is_train = tables.stratified(
+        split = splits.stratified_split(
             groups if regression else groups * 2 + labels,
-            test_size=test_size,
-            seed=seed,
+            test_size=split[0],
+            seed=split[1],
             along=labels if regression else None,
         )
-    else:
-        is_train = split
+    is_train = split
     if is_train.all() or not is_train.any():
         raise ValueError(
             f"all {len(frame)} rows of {name!r} fall into the "
             f"{'training' if is_train.all() else 'test'} part, and the other is empty. "
             f"Change the split, or gather more rows of each label and group."
         )
-    for what, values in (("label", labels), ("group", groups)):
-        if np.unique(values[is_train]).size < 2:
-            raise ValueError(
-                f"the training part of {name!r} needs at least two {what}s, but its "
-                f"{is_train.sum()} rows have the same: there is nothing to compare. "
-                f"Label{'s are' if regression else ' 1 is'} {label_name!r}; groups "
-                f"come from {sensitive}."
-            )
+    check_comparable(
+        name,
+        int(is_train.sum()),
+        n_labels=np.unique(labels[is_train]).size,
+        n_groups=np.unique(groups[is_train]).size,
+        origin=f"Label{'s are' if regression else ' 1 is'} {label_name!r}; groups "
+        f"come from {chosen}.",
+    )
     if not sensitive_in_features:
-        stated = {column for a in sensitive for column in attributes[a].columns}
+        stated = {column for a in chosen for column in attributes[a].columns}
         frame = frame.drop(columns=[c for c in frame if c in stated])
-    features, feature_names = tables.encoded(frame, is_train, fill=fill)
+    encoder = Encoder.learn([(frame, is_train)], fill=fill)
     return Dataset(
         name=name,
-        features=features,
+        features=encoder.transform(frame),
         labels=labels if regression else labels.astype(np.int32),
         groups=groups,
         is_train=is_train,
-        feature_names=feature_names,
+        feature_names=encoder.feature_names,
         label_name=label_name,
         group_names=group_names,
     )
+
+
+def check_comparable(
+    name: str, n_rows: int, *, n_labels: int, n_groups: int, origin: str
+) -> None:
+    """Raises `ValueError` unless the training part has two labels and two groups."""
+    for what, count in (("label", n_labels), ("group", n_groups)):
+        if count < 2:
+            raise ValueError(
+                f"the training part of {name!r} needs at least two {what}s, but its "
+                f"{n_rows} rows have the same: there is nothing to compare. {origin}"
+            )
 
 
 def with_tasks(data: Dataset, labels: dict[str, Bool[np.ndarray, " n"]]) -> Dataset:
@@ -177,15 +191,11 @@ def with_tasks(data: Dataset, labels: dict[str, Bool[np.ndarray, " n"]]) -> Data
     """
     if len(labels) == 1:
         return data
-    names = tuple(labels)
-    times, n = len(names), len(data.labels)
-    return data._replace(
-        features=np.tile(data.features, (times, 1)),
+    names, n = tuple(labels), len(data.labels)
+    return data.take(np.tile(np.arange(n), len(names)))._replace(
         labels=np.concatenate([labels[name] for name in names]).astype(np.int32),
-        groups=np.tile(data.groups, times),
-        is_train=np.tile(data.is_train, times),
         label_name="; ".join(names),
-        tasks=np.repeat(np.arange(times, dtype=np.int32), n),
+        tasks=np.repeat(np.arange(len(names), dtype=np.int32), n),
         task_names=names,
     )
 
@@ -227,41 +237,7 @@ def subsample(data: Dataset, *, n_train: int, seed: int = 0) -> Dataset:
     else:
         strata = 2 * strata + data.labels[rows]
     share = 1 - n_train / len(rows)
-    drawn = tables.stratified(strata, test_size=share, seed=seed, along=along)
+    drawn = splits.stratified_split(strata, test_size=share, seed=seed, along=along)
     kept = ~data.is_train
     kept[rows[drawn]] = True
-    return data._replace(
-        features=data.features[kept],
-        labels=data.labels[kept],
-        groups=data.groups[kept],
-        is_train=data.is_train[kept],
-        tasks=None if data.tasks is None else data.tasks[kept],
-    )
-
-
-def targets(names: str | Sequence[str], known: Iterable[str]) -> list[str]:
-    """The targets asked for: known, different, at least one."""
-    found = listed(names)
-    if not found or len(set(found)) < len(found):
-        raise ValueError(
-            f"`target` must name one or several different targets, but is {found}."
-        )
-    for name in found:
-        check_known(name, known, argument="target")
-    return found
-
-
-def listed(names: str | Sequence[str]) -> list[str]:
-    """One name or several, as a list."""
-    return [names] if isinstance(names, str) else list(names)
-
-
-def check_known(name: str, known: Iterable[str], *, argument: str) -> None:
-    """Raises `ValueError` unless the name is known."""
-    known = list(known)
-    if name not in known:
-        near = difflib.get_close_matches(name, known) or known[:10]
-        raise ValueError(
-            f"`{argument}` names {name!r}, which is unknown. Nearest: "
-            f"{', '.join(map(repr, near))}."
-        )
+    return data.take(kept)

@@ -12,73 +12,23 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Int
 
-from .. import streams
+from .. import files, streams
+from ..arrays import memory
 from ..streams import Chunk
-from . import dataset, sources, tables
-
-Batch = Any  # A record batch of pyarrow, which is imported where it is used.
-
-
-class Column(NamedTuple):
-    """How a column becomes features.
-
-    Attributes:
-        name: of the column.
-        mean: of the training rows; 0 for categories.
-        deviation: likewise, the standard deviation; 0 where they are constant.
-        categories: one feature each; empty for numbers.
-    """
-
-    name: str
-    mean: float
-    deviation: float
-    categories: tuple[str, ...]
-
-
-class Roles(NamedTuple):
-    """Which columns are read, and what for.
-
-    Attributes:
-        target: what is predicted.
-        sensitive: what makes the groups.
-        split: what says "train" or "test", or None.
-        features: the others that are used, in the order of the first file.
-        numeric: those whose type is numbers.
-        drop_missing: whether rows with a missing entry are left out.
-    """
-
-    target: str
-    sensitive: tuple[str, ...]
-    split: str | None
-    features: tuple[str, ...]
-    numeric: frozenset[str]
-    drop_missing: bool
-
-    @property
-    def used(self) -> list[str]:
-        """All columns that are read, each once."""
-        split = [] if self.split is None else [self.split]
-        return list(
-            dict.fromkeys([self.target, *self.sensitive, *split, *self.features])
-        )
+from . import columns, dataset, labels, roles, sources
+from .columns import Frame
+from .encoder import MOST_CATEGORIES, EncodedColumn, Encoder
+from .roles import Roles
 
 
 class File(NamedTuple):
-    """A file, and what tells that it has changed."""
+    """A file, its columns, and what tells that it has changed."""
 
     path: Path
-    size: int
-    changed: int
-
-
-class Piece(NamedTuple):
-    """Rows of a file that are used; `rows` are their places in it, from 1."""
-
-    path: Path
-    rows: Int[np.ndarray, " r"]
-    batch: Batch
+    state: tuple[int, ...]
+    schema: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,34 +37,41 @@ class ParquetStream:
 
     Attributes:
         name: of the first file, without its ending.
-        feature_names: one per column; `"race=Black"` for a one-hot column.
         label_name: what label 1 means.
         group_names: one per code.
-        columns: what was learned from the training rows.
+        encoder: what was learned from the training rows.
         n_rows: how many rows the chunks hold, without those of weight 0.
         chunk: how many rows a chunk has.
         part: "train" or "test" where a column says so, else None for all rows.
     """
 
     name: str
-    feature_names: tuple[str, ...]
     label_name: str
     group_names: tuple[str, ...]
-    columns: tuple[Column, ...]
+    encoder: Encoder
     n_rows: int
     chunk: int
     part: str | None
     _files: tuple[File, ...]
     _roles: Roles
-    _positive: str
-    _targets: frozenset[str]
-    _codes: dict[tuple[str, ...], int]
+    _labels: dict[tuple[str, ...], int]
+    _groups: dict[tuple[str, ...], int]
     # Each chunk is in memory of its own: `streams.read` need not copy it.
     lasting: ClassVar[bool] = True
 
     @property
+    def feature_names(self) -> tuple[str, ...]:
+        """One per feature; `"race=Black"` for a one-hot column."""
+        return self.encoder.feature_names
+
+    @property
+    def columns(self) -> tuple[EncodedColumn, ...]:
+        """The encoding of each column."""
+        return self.encoder.columns
+
+    @property
     def n_groups(self) -> int:
-        """How many groups there are."""
+        """The number of groups."""
         return len(self.group_names)
 
     @property
@@ -135,10 +92,9 @@ class ParquetStream:
         A category that the training rows do not have gets zeros; a group or a target
         that was not there when the encoding was learned is an error.
         """
-        files = _files(paths)
-        _check_types(files, self._roles)
-        roles = self._roles._replace(split=None)
-        return dataclasses.replace(self, _roles=roles)._counted(part=None, _files=files)
+        found, used = _open(paths), self._roles._replace(split=None)
+        _check_columns(found, used, like=self._files[0])
+        return self._counted(part=None, _files=found, _roles=used)
 
     def __iter__(self) -> Iterator[Chunk]:
         """Begins a new pass; rows in the order of the files, the last ones filled up.
@@ -146,32 +102,36 @@ class ParquetStream:
         Raises:
             ValueError: for a file that has changed since its encoding was learned.
         """
-        chunk, fill, total = self._empty(), 0, 0
-        for piece in _pieces(self._files, self._roles, self.part, rows=self.chunk):
-            start, n = 0, piece.batch.num_rows
-            while start < n:
-                take = min(self.chunk - fill, n - start)
-                part = slice(start, start + take)
-                own = Piece(
-                    piece.path, piece.rows[part], piece.batch.slice(start, take)
-                )
-                self._encode(own, Chunk(*(a[fill : fill + take] for a in chunk)))
-                start, fill, total = start + take, fill + take, total + take
-                if fill == self.chunk:
+        chunk, end, total = self._empty(), 0, 0
+        for rows in self._batches():
+            start = 0
+            while start < len(rows):
+                take = min(self.chunk - end, len(rows) - start)
+                part = Chunk(*(a[end : end + take] for a in chunk))
+                self._encode(rows[start : start + take], part)
+                start, end, total = start + take, end + take, total + take
+                if end == self.chunk:
                     yield chunk
-                    chunk, fill = self._empty(), 0
+                    chunk, end = self._empty(), 0
         if total != self.n_rows:
             raise ValueError(
                 f"the files of {self.name!r} had {self.n_rows} rows at first, and now "
                 f"have {total}. Call `from_parquet` again."
             )
-        if fill:
+        if end:
             yield chunk
+
+    def _batches(self) -> Iterator[Frame]:
+        """The rows of this part, at most a chunk at a time."""
+        for rows in _batches(self._files, self._roles, size=self.chunk):
+            if self.part is None:
+                yield rows
+            else:
+                yield rows[self._roles.is_train(rows) == (self.part == "train")]
 
     def _counted(self, **changes: Any) -> "ParquetStream":
         other = dataclasses.replace(self, **changes)
-        pieces = _pieces(other._files, other._roles, other.part, rows=self.chunk)
-        n_rows = sum(piece.batch.num_rows for piece in pieces)
+        n_rows = sum(map(len, other._batches()))
         if not n_rows:
             raise ValueError(f"the {other.part or 'other'} part has no rows.")
         return dataclasses.replace(other, n_rows=n_rows)
@@ -179,42 +139,28 @@ class ParquetStream:
     def _empty(self) -> Chunk:
         n = self.chunk
         return Chunk(
-            streams.pages(n, len(self.feature_names)),
+            memory.page_zeros(n, len(self.feature_names)),
             np.zeros(n, np.float32),
             np.zeros(n, np.int32),
             np.zeros(n, np.float32),
         )
 
-    def _encode(self, piece: Piece, into: Chunk) -> None:
+    def _encode(self, rows: Frame, out: Chunk) -> None:
         """Writes rows into their places in a chunk."""
-        roles, at = self._roles, 0
-        for column in self.columns:
-            if not column.categories:
-                values = _numbers(piece, column.name)
-                if column.deviation:
-                    into.features[:, at] = _scaled(values, column, piece)
-                at += 1
-                continue
-            known = {text: at + i for i, text in enumerate(column.categories)}
-            codes, texts = _texts(piece, column.name)
-            place = np.array([known.get(text, -1) for text in texts])[codes]
-            rows = np.flatnonzero(place >= 0)
-            into.features[rows, place[rows]] = 1
-            at += len(column.categories)
-        codes, texts = _labels(piece, roles)
-        into.labels[:] = np.array([t == self._positive for t in texts])[codes]
-        joint, members = _memberships(piece, roles)
-        known = np.array([t in self._targets for t in texts])
-        new_targets = [texts[c] for c in codes[~known[codes]][:1]]
-        new_groups = [" & ".join(m) for m in members if m not in self._codes]
-        for what, new in (("target", new_targets), ("group", new_groups)):
-            if new:
+        self.encoder.transform(rows, out=out.features)
+        targets, members = _classes(rows, self._roles)
+        for what, (codes, texts), known, values in (
+            ("target", targets, self._labels, out.labels),
+            ("group", members, self._groups, out.groups),
+        ):
+            new = {texts[code] for code in np.unique(codes)} - known.keys()
+            for text in sorted(new)[:1]:
                 raise ValueError(
-                    f"{str(piece.path)!r} has a {what} that was not there when the "
-                    f"encoding was learned: {new[0]!r}."
+                    f"{rows.index.name!r} has a {what} that was not there when the "
+                    f"encoding was learned: {' & '.join(text)!r}."
                 )
-        into.groups[:] = np.array([self._codes[m] for m in members])[joint]
-        into.weights[:] = 1
+            values[:] = np.array([known.get(text, 0) for text in texts])[codes]
+        out.weights[:] = 1
 
 
 def from_parquet(
@@ -278,363 +224,156 @@ def from_parquet(
         (('age', 'sex=F', 'sex=M'), ('F', 'M'), [[1.0, 1.0], [1.0, 0.0]])
     """
     streams.check_chunk(chunk)
-    files = _files(paths)
-    names, numeric, _ = _types(files[0].path)
-    sensitive, exclude = dataset.listed(sensitive), dataset.listed(exclude)
-    _check_roles(names, target, sensitive, exclude, split)
-    left_out = {target, *exclude, *([] if split is None else [split])}
-    if not sensitive_in_features:
-        left_out |= set(sensitive)
-    features = tuple(name for name in names if name not in left_out)
-    if not features:
-        raise ValueError(
-            "no feature is left: every column is the target, sensitive or excluded."
-        )
-    roles = Roles(target, tuple(sensitive), split, features, numeric, drop_missing)
-    _check_types(files, roles)
-    learned = _learn(files, roles, rows=chunk)
-    name = files[0].path.stem
-    if not learned.n_rows:
+    found = _open(paths)
+    used = roles.assign(
+        found[0].schema.names,
+        target=target,
+        sensitive=sensitive,
+        split=split,
+        exclude=exclude,
+        sensitive_in_features=sensitive_in_features,
+        drop_missing=drop_missing,
+    )
+    _check_columns(found, used, like=found[0])
+    # Training rows of each target and group; 0 for those of the test part alone.
+    targets: dict[tuple[str, ...], int] = {}
+    groups: dict[tuple[str, ...], int] = {}
+
+    def batches() -> Iterator[tuple[Frame, Bool[np.ndarray, " n"]]]:
+        for rows in _batches(found, used, size=chunk):
+            is_train = used.is_train(rows)
+            for counts, (codes, texts) in zip(
+                (targets, groups), _classes(rows, used), strict=True
+            ):
+                numbers = np.bincount(codes, weights=is_train)
+                for code in np.unique(codes):
+                    counts[texts[code]] = counts.get(texts[code], 0) + int(
+                        numbers[code]
+                    )
+            if len(targets) > MOST_CATEGORIES:
+                raise ValueError(
+                    f"column {target!r} has more than {MOST_CATEGORIES} different "
+                    f"values: a target must be a class."
+                )
+            yield rows[list(used.features)], is_train
+
+    encoder = Encoder.learn(batches())
+    name, n_rows = found[0].path.stem, sum(targets.values())
+    if not n_rows:
         raise ValueError(
             f"{name!r} has no training rows{' without missing entries' * drop_missing}."
         )
-    value = tables.favourable_value(
-        np.array(sorted(learned.targets)), target=target, positive=positive
+    value = labels.favourable_value(
+        [text for (text,) in targets], target=target, positive=positive
     )
-    positives = learned.labels.get(value, 0)
-    for what, some in (
-        ("label", 0 < positives < learned.n_rows),
-        ("group", len(learned.trained) > 1),
-    ):
-        if not some:
-            raise ValueError(
-                f"the training part of {name!r} needs at least two {what}s, but its "
-                f"{learned.n_rows} rows have the same: there is nothing to compare."
-            )
-    members = sorted(learned.members)
-    feature_names = []
-    for column in learned.columns:
-        texts = [f"{column.name}={c}" for c in column.categories]
-        feature_names += texts or [column.name]
+    label_name = favourable or f"{target} = {value}"
+    dataset.check_comparable(
+        name,
+        n_rows,
+        n_labels=1 + (0 < targets[value,] < n_rows),
+        n_groups=sum(count > 0 for count in groups.values()),
+        origin=f"Label 1 is {label_name!r}; groups come from {list(used.sensitive)}.",
+    )
+    members = sorted(groups)
     return ParquetStream(
         name=name,
-        feature_names=tuple(feature_names),
-        label_name=favourable or f"{target} = {value}",
+        label_name=label_name,
         group_names=tuple(map(" & ".join, members)),
-        columns=learned.columns,
-        n_rows=learned.n_rows,
-        chunk=min(chunk, learned.n_rows),
+        encoder=encoder,
+        n_rows=n_rows,
+        chunk=min(chunk, n_rows),
         part=None if split is None else "train",
-        _files=files,
-        _roles=roles,
-        _positive=value,
-        _targets=frozenset(learned.targets),
-        _codes={member: code for code, member in enumerate(members)},
+        _files=found,
+        _roles=used,
+        _labels={target: int(target == (value,)) for target in targets},
+        _groups={member: code for code, member in enumerate(members)},
     )
 
 
-class _Learned(NamedTuple):
-    """What the first pass tells; `trained` are the groups of the training rows."""
-
-    columns: tuple[Column, ...]
-    n_rows: int
-    targets: set[str]
-    labels: dict[str, int]
-    members: set[tuple[str, ...]]
-    trained: set[tuple[str, ...]]
+Classes = tuple[Int[np.ndarray, " n"], list[tuple[str, ...]]]
 
 
-class _Moments(NamedTuple):
-    """Count, mean, sum of squared deviations, and range of a column of numbers.
-
-    They are those of the numbers times `unit`, so that no square overflows or vanishes;
-    the range is of the numbers themselves.
-    """
-
-    unit: float = 2.0**1023
-    n: int = 0
-    mean: float = 0.0
-    squares: float = 0.0
-    low: float = np.inf
-    high: float = -np.inf
-
-    def plus(self, values: Float[np.ndarray, " r"]) -> "_Moments":
-        """Chan, Golub, LeVeque (1983): nothing cancels, whatever the mean."""
-        n, more = self.n, values.size
-        unit = min(self.unit, tables.unit(values))
-        step = unit / self.unit
-        scaled = values * unit
-        mean = float(scaled.mean())
-        apart = mean - step * self.mean
-        return _Moments(
-            unit,
-            n + more,
-            step * self.mean + apart * more / (n + more),
-            step * step * self.squares
-            + float(np.square(scaled - mean).sum())
-            + apart * apart * (n * more / (n + more)),
-            min(self.low, float(values.min())),
-            max(self.high, float(values.max())),
-        )
+def _classes(rows: Frame, used: Roles) -> tuple[Classes, Classes]:
+    """Targets and groups of the rows: codes, and the texts that make each."""
+    codes, texts = labels.target_texts(rows[used.target])
+    targets = codes, [(text,) for text in texts]
+    return targets, columns.memberships([rows[name] for name in used.sensitive])
 
 
-def _learn(files: tuple[File, ...], roles: Roles, *, rows: int) -> _Learned:
-    """The first pass over all rows."""
-    moments = {name: _Moments() for name in roles.features if name in roles.numeric}
-    categories: dict[str, set[str]] = {
-        name: set() for name in roles.features if name not in roles.numeric
-    }
-    targets, labels, members, trained, n_rows = set(), {}, set(), set(), 0
-    for piece in _pieces(files, roles, None, rows=rows):
-        train = np.ones(len(piece.rows), bool)
-        if roles.split is not None:
-            train = _words(piece, roles.split) == "train"
-        n_rows += int(train.sum())
-        codes, texts = _labels(piece, roles)
-        targets |= {texts[c] for c in np.unique(codes)}
-        _check_number(targets, roles.target, "different values")
-        for code, count in zip(
-            *np.unique(codes[train], return_counts=True), strict=True
-        ):
-            labels[texts[code]] = labels.get(texts[code], 0) + int(count)
-        joint, names = _memberships(piece, roles)
-        members |= {names[c] for c in np.unique(joint)}
-        trained |= {names[c] for c in np.unique(joint[train])}
-        for name in moments:
-            values = _numbers(piece, name)[train]
-            if values.size:
-                moments[name] = moments[name].plus(values)
-        for name, found in categories.items():
-            codes, texts = _texts(piece, name)
-            found |= {texts[c] for c in np.unique(codes[train])}
-            _check_number(found, name, "categories")
+def _batches(found: tuple[File, ...], used: Roles, *, size: int) -> Iterator[Frame]:
+    """The rows that are used, file by file, at most `size` at a time."""
+    pd, types = columns.extra("pandas"), columns.extra("pyarrow.types")
+    parquet = columns.extra("pyarrow.parquet")
 
-    def column(name: str) -> Column:
-        if name in categories:
-            return Column(name, 0.0, 0.0, tuple(sorted(categories[name])))
-        unit, n, mean, squares, low, high = moments[name]
-        deviation = 0.0 if low == high else float(np.sqrt(squares / max(n, 1)))
-        return Column(name, mean / unit, deviation / unit, ())
+    def keep_type(kind: Any) -> Any:
+        # Arrow has no codes of half precision.
+        return None if types.is_float16(kind) else pd.ArrowDtype(kind)
 
-    columns = tuple(map(column, roles.features)) if n_rows else ()
-    return _Learned(columns, n_rows, targets, labels, members, trained)
-
-
-def _pieces(
-    files: tuple[File, ...], roles: Roles, part: str | None, *, rows: int
-) -> Iterator[Piece]:
-    """The rows that are used, file by file, at most `rows` at a time."""
-    pa, parquet = tables.extra("pyarrow"), tables.extra("pyarrow.parquet")
-    texts = [name for name in roles.used if name not in roles.numeric]
-    for file in files:
-        if _stamped(file.path) != file:
+    # Texts that are stored as codes are read as codes, without making the texts.
+    texts = [name for name in used.used if not _is_numeric(found[0], name)]
+    # Reading ahead (`pre_buffer`) would hold the whole file, and `pyarrow.dataset` a
+    # whole row group; a stream of bytes for each column holds a page.
+    options = {"pre_buffer": False, "buffer_size": 2**16, "read_dictionary": texts}
+    for file in found:
+        if _state(file.path) != file.state:
             raise ValueError(
                 f"{str(file.path)!r} has changed since its encoding was learned. Call "
                 f"`from_parquet` again."
             )
-        seen = 0
-        # Texts that are stored as codes are read as codes, without making the texts.
-        # Reading ahead (`pre_buffer`) would hold the whole file; a stream of bytes for
-        # each column holds a page, and not the column of a row group.
-        options = {"pre_buffer": False, "buffer_size": 2**16}
-        with parquet.ParquetFile(file.path, read_dictionary=texts, **options) as source:
-            for batch in source.iter_batches(batch_size=rows, columns=roles.used):
-                numbers = np.arange(seen + 1, seen + batch.num_rows + 1)
-                seen += batch.num_rows
-                piece = Piece(file.path, numbers, batch)
-                keep = np.ones(batch.num_rows, bool)
-                if part is not None and roles.split is not None:
-                    keep &= _words(piece, roles.split) == part
-                if roles.drop_missing:
-                    for name in roles.used:
-                        keep &= ~_missing(piece, roles, name)
-                if not keep.all():
-                    batch = batch.filter(pa.array(keep))
-                    piece = Piece(file.path, numbers[keep], batch)
-                if batch.num_rows:
-                    yield piece
+        start = 0
+        with parquet.ParquetFile(file.path, **options) as source:
+            for batch in source.iter_batches(batch_size=size, columns=used.used):
+                rows = batch.to_pandas(types_mapper=keep_type, ignore_metadata=True)
+                end = start + len(rows)
+                rows.index = pd.RangeIndex(start, end, name=str(file.path))
+                start, rows = end, used.select(rows)
+                if len(rows):
+                    yield rows
 
 
-def _numbers(piece: Piece, name: str) -> Float[np.ndarray, " r"]:
-    """A column of numbers; none may be missing or infinite."""
-    # Integers beyond 2^53 are rounded.
-    column = piece.batch.column(name).cast("float64", safe=False)
-    values = np.asarray(column.to_numpy(zero_copy_only=False))
-    for row in np.flatnonzero(~np.isfinite(values))[:1]:
-        raise ValueError(
-            f"column {name!r} must hold finite numbers, but data row "
-            f"{piece.rows[row]} of {str(piece.path)!r} has {values[row]}. Fill or "
-            f"correct it, name the column in `exclude`, or pass `drop_missing=True` if "
-            f"entries are empty."
-        )
-    return values
-
-
-def _scaled(
-    values: Float[np.ndarray, " r"], column: Column, piece: Piece
-) -> Float[np.ndarray, " r"]:
-    """Numbers less the mean, divided by the deviation; float32 must hold them."""
-    by = tables.unit(np.array([column.deviation]))
-    with np.errstate(over="ignore"):
-        scaled = values * by
-        scaled -= column.mean * by
-        scaled /= column.deviation * by
-    largest = float(np.finfo(np.float32).max)
-    if max(scaled.max(), -scaled.min()) > largest:
-        row = np.flatnonzero(np.abs(scaled) > largest)[0]
-        raise ValueError(
-            f"column {column.name!r} must be finite in float32 when scaled, but data "
-            f"row {piece.rows[row]} of {str(piece.path)!r} has {values[row]}, where "
-            f"the mean was {column.mean:.3g} and the deviation {column.deviation:.3g}. "
-            f"Correct it, or name the column in `exclude`."
-        )
-    return scaled
-
-
-def _entries(piece: Piece, name: str) -> tuple[Int[np.ndarray, " r"], list[str]]:
-    """Codes of the entries and the text of each, "" for what is missing.
-
-    Null, NaN and blank texts are missing; the last text is for nulls.
-    """
-    types = tables.extra("pyarrow.types")
-    column = piece.batch.column(name)
-    if types.is_float16(column.type):
-        column = column.cast("float32")
-    if not hasattr(column, "indices"):
-        column = column.dictionary_encode()
-    values = column.dictionary
-    codes = column.indices.fill_null(len(values)).to_numpy(zero_copy_only=False)
-    # As Python floats, those of single precision would have digits to spare.
-    floats = types.is_floating(values.type)
-    listed = values.to_numpy(zero_copy_only=False) if floats else values.to_pylist()
-    # A NaN is the only value that differs from itself.
-    return codes, [
-        "" if v is None or v != v else tables.text(v)  # noqa: PLR0124
-        for v in listed
-    ] + [""]
-
-
-def _texts(piece: Piece, name: str) -> tuple[Int[np.ndarray, " r"], list[str]]:
-    """Codes of the entries and the text of each."""
-    codes, texts = _entries(piece, name)
-    return codes, [text or tables.MISSING for text in texts]
-
-
-def _missing(piece: Piece, roles: Roles, name: str) -> Bool[np.ndarray, " r"]:
-    """Which entries are missing, as `_entries` has it."""
-    if name in roles.numeric:
-        return np.asarray(piece.batch.column(name).is_null(nan_is_null=True))
-    codes, texts = _entries(piece, name)
-    return np.array([not text for text in texts])[codes]
-
-
-def _words(piece: Piece, name: str) -> Shaped[np.ndarray, " r"]:
-    """What the column of the split says."""
-    codes, texts = _texts(piece, name)
-    words = np.array([t.lower() for t in texts])[codes]
-    for row in np.flatnonzero((words != "train") & (words != "test"))[:1]:
-        raise ValueError(
-            f'`split`: column {name!r} must say "train" or "test", but says '
-            f"{str(words[row])!r} in data row {piece.rows[row]} of "
-            f"{str(piece.path)!r}."
-        )
-    return words
-
-
-def _labels(piece: Piece, roles: Roles) -> tuple[Int[np.ndarray, " r"], list[str]]:
-    """The targets as text; none may be missing."""
-    for row in np.flatnonzero(_missing(piece, roles, roles.target))[:1]:
-        raise ValueError(
-            f"`target`: column {roles.target!r} is empty in data row "
-            f"{piece.rows[row]} of {str(piece.path)!r}. Pass `drop_missing=True` to "
-            f"leave such rows out."
-        )
-    return _texts(piece, roles.target)
-
-
-def _memberships(
-    piece: Piece, roles: Roles
-) -> tuple[Int[np.ndarray, " r"], list[tuple[str, ...]]]:
-    """Codes of the groups in these rows, and the names that make each."""
-    codes, names = [], []
-    for name in roles.sensitive:
-        own, texts = _texts(piece, name)
-        # A bare number would not say which attribute it belongs to.
-        prefix = f"{name}=" if name in roles.numeric else ""
-        codes.append(own)
-        names.append([prefix + text for text in texts])
-    shape = tuple(map(len, names))
-    occurring, joint = np.unique(
-        np.ravel_multi_index(codes, shape), return_inverse=True
-    )
-    places = zip(*np.unravel_index(occurring, shape), strict=True)
-    return joint.ravel(), [
-        tuple(own[i] for own, i in zip(names, place, strict=True)) for place in places
-    ]
-
-
-def _check_number(found: set[str], name: str, what: str) -> None:
-    if len(found) > tables.MOST_CATEGORIES:
-        raise ValueError(
-            f"column {name!r} has more than {_tables.MOST_CATEGORIES} {what}. Name it "
-            f"in `exclude`, or group its values; a target must be a class."
-        )
-
-
-def _files(
-    paths: sources.Location | Sequence[sources.Location],
-) -> tuple[File, ...]:
+def _open(paths: sources.Location | Sequence[sources.Location]) -> tuple[File, ...]:
     """The files, which must be there and have rows."""
-    listed = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-    if not listed:
+    pa, parquet = columns.extra("pyarrow"), columns.extra("pyarrow.parquet")
+    found = []
+    for path in [paths] if isinstance(paths, str | os.PathLike) else paths:
+        state = _state(Path(path))
+        try:
+            metadata = parquet.read_metadata(path)
+        except (OSError, pa.ArrowException) as error:
+            raise ValueError(
+                f"`paths`: cannot read {str(path)!r} as Parquet: {error}"
+            ) from error
+        if not metadata.num_rows:
+            raise ValueError(f"{str(path)!r} has no rows.")
+        found.append(File(Path(path), state, metadata.schema.to_arrow_schema()))
+    if not found:
         raise ValueError("`paths` must name at least one file, but is empty.")
-    files = tuple(_stamped(Path(path)) for path in listed)
-    for file in files:
-        if not _opened(file.path).num_rows:
-            raise ValueError(f"{str(file.path)!r} has no rows.")
-    return files
+    return tuple(found)
 
 
-def _stamped(path: Path) -> File:
+def _state(path: Path) -> tuple[int, ...]:
     try:
-        stat = path.stat()
+        return files.state(path)
     except OSError as error:
         raise ValueError(
             f"`paths`: cannot read {str(path)!r}: {error.strerror}."
         ) from error
-    return File(path, stat.st_size, stat.st_mtime_ns)
 
 
-def _opened(path: Path) -> Any:
-    """The metadata of a file."""
-    pa, parquet = tables.extra("pyarrow"), tables.extra("pyarrow.parquet")
-    try:
-        return parquet.read_metadata(path)
-    except (OSError, pa.ArrowException) as error:
-        raise ValueError(
-            f"`paths`: cannot read {str(path)!r} as Parquet: {error}"
-        ) from error
+def _is_numeric(file: File, name: str) -> bool:
+    """True for a column of numbers; truth values are categories."""
+    types, kind = columns.extra("pyarrow.types"), file.schema.field(name).type
+    return any(
+        test(kind) for test in (types.is_integer, types.is_floating, types.is_decimal)
+    )
 
 
-def _types(path: Path) -> tuple[list[str], frozenset[str], frozenset[str]]:
-    """Names of the columns of a file, those of numbers, and those of lists and structs.
-
-    Truth values are no numbers.
-    """
-    types = tables.extra("pyarrow.types")
-    schema = _opened(path).schema.to_arrow_schema()
-    tests = (types.is_integer, types.is_floating, types.is_decimal)
-    numeric = [f.name for f in schema if any(test(f.type) for test in tests)]
-    nested = [f.name for f in schema if types.is_nested(f.type)]
-    return schema.names, frozenset(numeric), frozenset(nested)
-
-
-def _check_types(files: tuple[File, ...], roles: Roles) -> None:
-    """All files must have the columns that are used, numbers where the first has."""
-    for file in files:
-        names, numeric, nested = _types(file.path)
-        for name in roles.used:
-            times = names.count(name)
+def _check_columns(found: tuple[File, ...], used: Roles, *, like: File) -> None:
+    """Raises `ValueError` unless files have the columns, numbers where another has."""
+    is_nested = columns.extra("pyarrow.types").is_nested
+    for file in found:
+        for name in used.used:
+            times = file.schema.names.count(name)
             if times != 1:
                 raise ValueError(
                     f"{str(file.path)!r} has {times or 'no'} "
@@ -642,44 +381,16 @@ def _check_types(files: tuple[File, ...], roles: Roles) -> None:
                     + " Give each a name of its own."
                     * (times > 1)
                 )
-            if name in nested:
+            if is_nested(file.schema.field(name).type):
                 raise ValueError(
                     f"column {name!r} of {str(file.path)!r} holds lists or structs, "
                     f"which are no features. Name it in `exclude`, or make a column of "
                     f"each of their parts."
                 )
-            if (name in numeric) != (name in roles.numeric):
-                here, there = ("numbers", "categories")[:: 1 if name in numeric else -1]
+            numeric = _is_numeric(file, name)
+            if numeric != _is_numeric(like, name):
+                here, there = ("numbers", "categories")[:: 1 if numeric else -1]
                 raise ValueError(
                     f"column {name!r} holds {here} in {str(file.path)!r}, but {there} "
                     f"in the first file. Convert one of them."
                 )
-
-
-def _check_roles(
-    names: list[str],
-    target: str,
-    sensitive: list[str],
-    exclude: list[str],
-    split: str | None,
-) -> None:
-    if not sensitive or len(set(sensitive)) < len(sensitive):
-        raise ValueError(
-            f"`sensitive` must name one or several different columns, but is "
-            f"{sensitive}."
-        )
-    roles = {
-        "target": [target],
-        "sensitive": sensitive,
-        "exclude": exclude,
-        "split": [] if split is None else [split],
-    }
-    for argument, given in roles.items():
-        for name in given:
-            dataset.check_known(name, names, argument=argument)
-    for argument in ("sensitive", "split"):
-        if target in roles[argument]:
-            raise ValueError(
-                f"`target` and `{argument}` both name {target!r}: what is to be "
-                f"predicted must be another column."
-            )

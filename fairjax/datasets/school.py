@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from . import dataset, sources, tables
+from . import columns, dataset, sources, splits
+from .encoder import Encoder
 
 _COLUMNS = (
     *(f"year={i}" for i in (1, 2, 3)),
@@ -52,7 +53,7 @@ def school(
         1991; Argyriou, Evgeniou, Pontil, *Convex multi-task feature learning*, 2008.
     """
     path = sources.find("school.mat", data_dir)
-    table = tables.extra("scipy.io").loadmat(path)
+    table = columns.extra("scipy.io").loadmat(path)
     inputs, targets = (
         [np.asarray(cell, np.float64) for cell in table[name].ravel()] for name in "XY"
     )
@@ -60,23 +61,23 @@ def school(
     labels = np.concatenate(targets).ravel().astype(np.float32)
     tasks = np.repeat(np.arange(len(inputs)), [len(x) for x in inputs])
     groups = values[:, _COLUMNS.index("gender=2")].astype(np.int32)
-    is_train = tables.stratified(tasks, test_size=test_size, seed=seed, along=labels)
-    for name in ("free_school_meals", "in_vr_band_1"):
-        column = values[:, _COLUMNS.index(name)]
-        column -= column[is_train].mean()
-        column /= column[is_train].std()
-    kept = [
-        i
-        for i, name in enumerate(_COLUMNS)
-        if name != "constant" and (sensitive_in_features or name[:7] != "gender=")
-    ]
+    is_train = splits.stratified_split(
+        tasks, test_size=test_size, seed=seed, along=labels
+    )
+    frame = columns.extra("pandas").DataFrame(values, columns=list(_COLUMNS))
+    left_out = {"constant"}
+    if not sensitive_in_features:
+        left_out |= {"gender=1", "gender=2"}
+    kept = [name for name in _COLUMNS if name not in left_out]
+    shares = frame[["free_school_meals", "in_vr_band_1"]]
+    frame[list(shares)] = Encoder.learn([(shares, is_train)]).transform(shares)
     return dataset.Dataset(
         name="school",
-        features=values[:, kept].astype(np.float32),
+        features=frame[kept].to_numpy(np.float32),
         labels=labels,
         groups=groups,
         is_train=is_train,
-        feature_names=tuple(_COLUMNS[i] for i in kept),
+        feature_names=tuple(kept),
         label_name="exam score [points, 1-70]",
         group_names=("gender=1", "gender=2"),
         tasks=tasks.astype(np.int32),

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, PyTree, Real
 
 from .. import erm, metrics, notions, sweeps, training
-from ..datasets import Dataset, tables
+from ..datasets import Dataset, stratified_split
 from .driver import measure
 from .frontier import Frontier, select_points
 from .validation import check_axis, check_dataset, check_selection
@@ -233,7 +233,7 @@ def _held_out(dataset: Dataset, seed: int) -> tuple[np.ndarray, np.ndarray]:
     along = labels if dataset.is_regression else None
     if along is None:
         strata = 2 * strata + labels
-    learned = tables.stratified(strata, test_size=_HELD_OUT, seed=seed, along=along)
+    learned = stratified_split(strata, test_size=_HELD_OUT, seed=seed, along=along)
     learn, hold = np.zeros((2, dataset.is_train.size), bool)
     learn[rows[learned]], hold[rows[~learned]] = True, True
     return learn, hold
