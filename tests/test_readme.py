@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 README = Path(__file__).parents[1] / "README.md"
@@ -19,16 +20,14 @@ def blocks(language: str) -> list[str]:
     return [body for name, body in FENCE.findall(text) if name == language]
 
 
-def program() -> str:
-    """All Python blocks in one namespace, each on its own lines of the README."""
+def programs() -> list[str]:
+    """The Python blocks, each on its own lines of the README."""
     text = README.read_text(encoding="utf-8")
-    lines = [""] * text.count("\n")
-    for match in FENCE.finditer(text):
-        if match[1] == "python":
-            body = match[2].splitlines()
-            start = text.count("\n", 0, match.start(2))
-            lines[start : start + len(body)] = body
-    return "\n".join(lines)
+    return [
+        "\n" * text.count("\n", 0, match.start(2)) + match[2]
+        for match in FENCE.finditer(text)
+        if match[1] == "python"
+    ]
 
 
 def commands() -> list[list[str]]:
@@ -68,11 +67,29 @@ def help_of(*subcommand: str) -> str:
     return call(*program, *subcommand, "--help", folder=README.parent)
 
 
-def test_examples_run_as_they_stand(tmp_path):
-    script = tmp_path / "README.py"
-    script.write_text(program(), encoding="utf-8")
-    assert script.read_text(encoding="utf-8").strip(), "no ```python block"
-    call(str(script), folder=tmp_path)
+@pytest.fixture(scope="module")
+def namespace():
+    """Names that the blocks share, and those blocks that have run, in order."""
+    return {"__name__": "readme"}, []
+
+
+@pytest.mark.parametrize("index", range(len(programs())))
+def test_examples_run_as_they_stand(index, namespace, tmp_path, monkeypatch):
+    """In JAX as it comes: users have no strict promotion."""
+    monkeypatch.chdir(tmp_path)
+    names, ran = namespace
+    with (
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+    ):
+        for later in range(len(ran), index + 1):
+            exec(compile(programs()[later], str(README), "exec"), names)
+            ran.append(later)
+    assert index in ran
+
+
+def test_it_is_short():
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 250
 
 
 @pytest.mark.parametrize("name", ["job", "test"])
