@@ -50,7 +50,7 @@ import numpy as np
 from records import Record, parser_for, tell
 from timing import machine, peak_memory, seconds, summary
 
-from fairjax import datasets, kernels, notions, orthogonality
+from fairjax import datasets, kernels, notions, orthogonality, solvers
 
 TOLERANCES = [0.0, 0.02, 0.1, np.inf]
 BANDWIDTHS = [2.0, 4.0, 8.0]

@@ -47,6 +47,7 @@ from fairjax import (
     modules,
     notions,
     penalties,
+    probes,
     sweeps,
 )
 from fairjax.training import fit
@@ -144,14 +145,14 @@ def main():
         numbers = np.array([row[:2] for row in rows]).reshape(-1, n_seeds, 2)
         mean, spread = numbers.mean(axis=1), numbers.std(axis=1)
         for i, strength in enumerate(strengths):
-            probes = probes.leakage(
+            found = probes.leakage(
                 rows[i * n_seeds][2],
                 groups,
                 n_groups=data.n_groups,
                 key=jax.random.key(0),
                 n_folds=2 if given.smoke else 5,
             )
-            best = max(probes.linear, probes.kernel, key=lambda probe: float(probe.auc))
+            best = max(found.linear, found.kernel, key=lambda probe: float(probe.auc))
             print(
                 f"{name:10}{strength:8.2f}  {mean[i, 0]:.4f} ({spread[i, 0]:.4f})    "
                 f"{mean[i, 1]:.4f} ({spread[i, 1]:.4f})    "

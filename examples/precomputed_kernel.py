@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from sklearn.svm import SVC
 
-from fairjax import datasets, kernels, metrics, notions, orthogonality
+from fairjax import datasets, kernels, metrics, notions, orthogonality, solvers
 
 BANDWIDTH, C = 3.0, 1.0
 

@@ -114,6 +114,7 @@ from fairjax import (
     notions,
     orthogonality,
     penalties,
+    probes,
     sweeps,
 )
 from fairjax.training import fit
@@ -214,14 +215,14 @@ def measure(z, scores, data, rows, key):
         error = jnp.mean(outcomes != labels)
     means = metrics.group_means(outcomes, cond)
     some = jax.random.permutation(key, len(rows))[:PROBED]
-    probes = probes.leakage(
+    found = probes.leakage(
         z[rows][some], groups[some], n_groups=2, key=key, n_folds=3, draws=1
     )
     return [
         float(error),
         float(metrics.ks_distance(own, cond)),
         float(abs(means[0, 1] - means[0, 0])),
-        float(jnp.maximum(probes.linear.auc, probes.kernel.auc)),
+        float(jnp.maximum(found.linear.auc, found.kernel.auc)),
     ]
 
 
