@@ -79,7 +79,7 @@ def test_arrays_that_stay_are_not_copied(table):
 
 
 def readers():
-    return [t for t in threading.enumerate() if t.name == "fairjax-reader"]
+    return [t for t in threading.enumerate() if t.name.startswith("fairjax-reader")]
 
 
 def test_the_reader_ends_when_its_caller_stops():
@@ -96,7 +96,8 @@ def test_the_reader_ends_when_its_caller_stops():
     assert len(readers()) == 1
     items.close()
     assert readers() == []
-    assert closed == ["fairjax-reader"]
+    assert len(closed) == 1
+    assert closed[0].startswith("fairjax-reader")
 
 
 def test_the_reader_stays_ahead_by_a_bounded_number():
@@ -107,7 +108,7 @@ def test_the_reader_stays_ahead_by_a_bounded_number():
             made.append(number)
             yield number
 
-    items = streams.prefetched(source(), depth=2)
+    items = streams._read_ahead(source(), depth=2)
     next(items)
     deadline = time.monotonic() + 5
     while len(made) < 4 and time.monotonic() < deadline:
@@ -123,7 +124,7 @@ def test_an_error_in_the_reader_reaches_the_caller():
         yield 1
         raise OSError("the disk is gone")
 
-    items = streams.prefetched(source())
+    items = streams._read_ahead(source(), depth=2)
     assert next(items) == 1
     with pytest.raises(OSError, match="the disk is gone"):
         next(items)
