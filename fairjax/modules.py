@@ -182,7 +182,7 @@ class FairModel(nnx.Module):
         self.objective = objective
 
     def __call__(self, features: Float[Array, "n d"], *tasks: Array) -> Any:
-        """What the model says."""
+        """The outputs of the model."""
         return self.model(features, *tasks)
 
     def loss(

@@ -17,7 +17,7 @@ from jaxtyping import Array, ArrayLike
 
 
 def concrete(*arrays: object) -> bool:
-    """Whether values can be looked at: False inside `jit`, `vmap` or `grad`.
+    """True if values can be looked at; False inside `jit`, `vmap` or `grad`.
 
     Also False for an array of which another process holds a part.
 
@@ -376,7 +376,7 @@ def as_columns(**columns: ArrayLike) -> list[Array]:
 
 
 def _is_elsewhere(array: object) -> bool:
-    """Whether this process lacks a part of the array."""
+    """True if this process lacks a part of the array."""
     return isinstance(array, jax.Array) and not (
         array.is_fully_addressable or array.is_fully_replicated
     )

@@ -181,7 +181,7 @@ def variance(
 def fraction(
     values: Float[Array, " k"], left: Float[Array, " k"], right: Float[Array, " k"]
 ) -> Float[Array, " k"]:
-    """How far values are from `left` to `right`, in [0, 1]; 0 where these are equal."""
+    """Position of values between `left` and `right`, in [0, 1]; 0 where these agree."""
     small = _small(left, right)
     gap = right * small - left * small
     way = values * small - left * small
@@ -201,7 +201,7 @@ def blend(
 def first_half(
     cells: Int[Array, " n"], words: UInt32[Array, " n"], *, n_cells: int
 ) -> Array:
-    """Whether a row is in the random first half of its cell, the larger one if odd."""
+    """True for rows in the random first half of their cell, the larger one if odd."""
     with jax.enable_x64(True):
         high = lax.shift_left(_wide(cells), jnp.int64(32))
         ranked = lax.sort(high | _wide(words)).astype(jnp.uint32)
@@ -370,7 +370,7 @@ def _argsort(scores, cells, ties, n_cells):
 
 
 def _spare_bits(index, n_cells):
-    """What a row's index and cell leave of a non-negative 64-bit integer."""
+    """Bits of a non-negative 64-bit integer that a row's index and cell leave free."""
     return 63 - index.shape[0].bit_length() - n_cells.bit_length()
 
 

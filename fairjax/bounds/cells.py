@@ -16,7 +16,7 @@ Values = Real[ArrayLike, " n"] | Bool[ArrayLike, " n"]
 
 
 class Bound(NamedTuple):
-    """What the sample says, and the interval that holds the truth.
+    """Estimates from the sample, and intervals that hold the true values.
 
     Attributes:
         estimate: on the sample.
@@ -50,7 +50,7 @@ class MeanBounds(NamedTuple):
 
 
 class Cells(NamedTuple):
-    """What the bounds on means read of each cell."""
+    """Counts and moments of each cell, which the bounds on means read."""
 
     mean: Float[Array, "s g"]
     squares: Float[Array, "s g"]  # sum of squared weights; 1 / n for equal ones
@@ -150,7 +150,7 @@ def pairs(cells: Float[Array, "s g"]) -> Float[Array, "s g g"]:
 
 
 def both(cells: Bool[Array, "s g"]) -> Bool[Array, "s g g"]:
-    """Whether it is true of both cells of a pair."""
+    """True where it holds for both cells of a pair."""
     return cells[:, :, None] & cells[:, None, :]
 
 
@@ -191,7 +191,7 @@ def equal_members(
 
 
 def apart(member: Bool[Array, "s g n"]) -> Bool[Array, "s 1 n"]:
-    """Which samples are in one group of a stratum at most; bounds cover no others."""
+    """True for samples in at most one group of a stratum; bounds cover no others."""
     return member.sum(axis=1, keepdims=True) <= 1
 
 

@@ -58,7 +58,7 @@ class Sample(NamedTuple):
 
     @property
     def decisions(self) -> Bool[np.ndarray, " n"] | None:
-        """Whether the decision of a row is favourable."""
+        """True for rows whose decision is favourable."""
         return None if self.threshold is None else self.rows.scores > self.threshold
 
     @property
@@ -196,7 +196,7 @@ def group_numbers(sample: Sample) -> tuple[list[str], list[list[float]]]:
 
 
 def sentences(sample: Sample, *, draws: int) -> list[str]:
-    """What the numbers are, what they can tell, and which groups are too small."""
+    """Sentences on the numbers, their precision, and groups that are too small."""
     said, rows = [], sample.rows
     if sample.threshold is not None:
         said.append(
@@ -234,7 +234,7 @@ def sentences(sample: Sample, *, draws: int) -> list[str]:
 
 
 def _true_gaps(sample: Sample) -> list[str]:
-    """What the rows can tell of the true gaps of rates: `bounds.binomial`.
+    """Sentences on the limits of the true gaps of rates, by `bounds.binomial`.
 
     Rows of different weights have no such limits, and no sentence.
     """

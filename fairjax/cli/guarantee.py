@@ -15,7 +15,7 @@ from ..notions import Notion
 
 
 class Guarantee(NamedTuple):
-    """What the options ask for; the confidence is that of all notions together."""
+    """Limit and confidence as asked for; the confidence is that of all notions."""
 
     limit: float
     confidence: float

@@ -216,7 +216,7 @@ def _conclusion(found: Repaired) -> list[str]:
 
 
 def _doubts(found: Repaired, options: RepairOptions) -> list[str]:
-    """What keeps the result from being exact."""
+    """Sentences on what keeps the result from being exact."""
     doubts, known = [], found.known
     counts = _sizes(found, known, used=True).tolist()
     sizes = dict(zip(found.names, counts, strict=True))

@@ -29,7 +29,7 @@ _SEVERAL_TARGETS = ("adult", "compas")
 
 
 class Task(NamedTuple):
-    """What is fitted to what.
+    """A model, the data it is fitted to, and where the results go.
 
     Attributes:
         model: adjusted to the data.

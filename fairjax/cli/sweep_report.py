@@ -331,7 +331,7 @@ def _with_spread(panel: Panel, name: str) -> str:
 
 
 def _limits(panel: Panel, known: bounds.GapRange) -> str:
-    """What the test part can tell of the true gaps, and what it cannot."""
+    """Sentences on the limits of the true gaps, as the test part shows them."""
     i, free = panel.mean.selected, panel.mean.unconstrained
 
     def ends(at: int) -> str:
@@ -359,7 +359,7 @@ def _limits(panel: Panel, known: bounds.GapRange) -> str:
 
 
 def _limits_rule(panel: Panel) -> str:
-    """How to read the limits."""
+    """Sentences that explain the limits."""
     if panel.limits is None:
         return ""
     return (
@@ -371,7 +371,7 @@ def _limits_rule(panel: Panel) -> str:
 
 
 def _selection_rule(panels: Sequence[Panel], model: Model) -> str:
-    """How the point was selected."""
+    """Sentences on how the point was selected."""
     tested = panels[0].guarantee
     if tested is None:
         return (

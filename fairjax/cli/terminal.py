@@ -53,7 +53,7 @@ def as_options(message: str) -> str:
 
 
 def tell(error: BaseException) -> int:
-    """What the user can mend, or has stopped, is told in one line, not a traceback.
+    """Prints errors that the user can mend, and interruptions, in one line each.
 
     Returns:
         The exit status.

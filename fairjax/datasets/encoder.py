@@ -60,7 +60,7 @@ class EncodedColumn(NamedTuple):
 
 
 class ColumnStatistics(NamedTuple):
-    """What the training rows of a column tell: moments of numbers, or categories.
+    """Statistics of a column over the training rows: moments, or categories.
 
     The moments are those of the numbers times `unit`, so that no square overflows or
     vanishes; the range is of the numbers themselves. Missing numbers count as rows that

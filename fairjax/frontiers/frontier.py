@@ -98,7 +98,7 @@ class Frontier(NamedTuple):
 
     @property
     def strength(self) -> Float[np.ndarray, " m"]:
-        """How much fairness was asked for, in the method's own meaning."""
+        """Strength of fairness asked for, in the method's own meaning."""
         return self.points["strength"]
 
     def columns(self) -> dict[str, np.ndarray]:

@@ -27,7 +27,7 @@ from .validation import check_axis
 
 
 class Task(NamedTuple):
-    """What a method is given: training samples and a grid.
+    """Input of a method: training samples and a grid.
 
     Attributes:
         features: of the training samples.

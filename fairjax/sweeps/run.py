@@ -27,7 +27,7 @@ Strategy = Callable[[PointFunction], PointFunction]
 
 
 class SweepResult(NamedTuple):
-    """What `run` returns; axis 0 of every array has one entry per point, in order.
+    """Result of `run`; axis 0 of every array has one entry per point, in order.
 
     Attributes:
         points: the grid, as arrays.

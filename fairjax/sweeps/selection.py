@@ -11,7 +11,7 @@ from ..arrays import checks
 def pareto_front(
     quality: Float[ArrayLike, " m"], unfairness: Float[ArrayLike, " m"]
 ) -> Bool[Array, " m"]:
-    """Which points no other point beats: at least as good in both, better in one.
+    """Mask of the points that no other point beats: as good in both, better in one.
 
     Args:
         quality: more is better, such as accuracy.

@@ -166,7 +166,7 @@ def _as_samples(labels: ArrayLike, groups: ArrayLike) -> list[Array]:
 
 
 def _dealt(labels: Array, groups: Array, dealt: Array, key: PRNGKeyArray) -> Array:
-    """What each sample gets of what is dealt in order of the cells."""
+    """Value of each sample when values are dealt in order of the cells."""
     shuffled = jax.random.permutation(key, labels.shape[0])
     order = jnp.lexsort((shuffled, labels, groups))
     return jnp.zeros_like(dealt).at[order].set(dealt)

@@ -28,7 +28,7 @@ class Batches(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What of stratified batches does not depend on chance, as arrays of the host.
+    """The part of stratified batches that does not depend on chance, on the host.
 
     Attributes:
         members: samples, each as often as it can be drawn; one shuffle after the other.

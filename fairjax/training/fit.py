@@ -291,7 +291,7 @@ def fit(
 
 @dataclasses.dataclass(frozen=True)
 class _Training:
-    """What the points of a sweep have in common, static for `jit`."""
+    """Settings that all points of a sweep share, static for `jit`."""
 
     apply: Apply
     init: Init
