@@ -29,7 +29,7 @@ _SEVERAL_TARGETS = ("adult", "compas")
 
 
 class Task(NamedTuple):
-    """A model, the data it is fitted to, and where the results go.
+    """A model, the data sets it is fitted to, and the notions compared.
 
     Attributes:
         model: adjusted to the data.
