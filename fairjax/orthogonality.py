@@ -136,7 +136,7 @@ def directions_stream(
         >>> directions_stream(stream, n_groups=2).tolist()
         [[3.0, -1.0]]
     """
-    mass, sums, centre, largest = 0.0, 0.0, None, 0.0
+    mass, sums, centre, max_weight = 0.0, 0.0, None, 0.0
     with contextlib.closing(streams.read(chunks)) as reader:
         for number, chunk in enumerate(reader):
             place = f"chunk {number}: "
@@ -144,18 +144,18 @@ def directions_stream(
             checks.check_groups(chunk.groups, n_groups=n_groups, name=f"{place}groups")
             checks.check_finite(chunk.weights, name=f"{place}weights")
             checks.check_nonnegative(chunk.weights, name=f"{place}weights")
-            largest = max(largest, float(chunk.weights.max()))
+            max_weight = max(max_weight, float(chunk.weights.max()))
             if centre is None:
                 centre = chunk.features.mean(axis=0, dtype=np.float64)
                 centre = centre.astype(np.float32)
             found = _cell_sums(*chunk, centre, notion=notion, n_groups=n_groups)
-            own, along = (np.asarray(a, np.float64) for a in found)
-            mass, sums = mass + own, sums + along
+            chunk_mass, chunk_sums = (np.asarray(a, np.float64) for a in found)
+            mass, sums = mass + chunk_mass, sums + chunk_sums
     # XLA takes smaller numbers for 0.
-    if largest < np.finfo(np.float32).tiny:
+    if max_weight < np.finfo(np.float32).tiny:
         raise ValueError(
             f"`chunks` must hold rows of positive weight, but the largest weight is "
-            f"{largest:g}."
+            f"{max_weight:g}."
         )
     mass, sums = np.asarray(mass), np.asarray(sums)
     if not (np.isfinite(mass).all() and np.isfinite(sums).all()):
@@ -174,7 +174,7 @@ def directions_stream(
 def project_features(
     features: Real[Array, "n d"], directions: Float[Array, "k d"]
 ) -> Float[Array, "n d"]:
-    """Removes the directions from every sample: `x - Q Q' x`, Q a basis of them.
+    """The features without the directions: `x - Q Q' x`, Q a basis of them.
 
     Fit any linear model on the result: its gaps along the directions are 0. Directions
     come from the training part; use the same ones for test samples.
@@ -199,13 +199,13 @@ def project_features(
         form whose ridge solution equals the constrained one.
     """
     checks.check_finite(features, name="features")
-    return _remove(jnp.asarray(features, directions.dtype), directions)
+    return _project_out(jnp.asarray(features, directions.dtype), directions)
 
 
 def project_weights(
     coefficients: Float[Array, "*m d"], directions: Float[Array, "k d"]
 ) -> Float[Array, "*m d"]:
-    """Removes the directions from a fitted linear model's coefficients.
+    """Coefficients of a fitted linear model without the directions.
 
     The nearest coefficients that satisfy the constraint, without another fit. They do
     not minimise the risk: prefer `solvers.fit_linear` where the data are at hand.
@@ -225,15 +225,15 @@ def project_weights(
         [3.0, 0.0]
     """
     checks.check_finite(coefficients, name="coefficients")
-    return _remove(coefficients, directions)
+    return _project_out(coefficients, directions)
 
 
 def eliminate_feature(
     features: Real[Array, "n d"], directions: Float[Array, "k d"]
 ) -> Float[Array, "n d"]:
-    """The paper's map: expresses one coordinate per direction through the others.
+    """Features with one coordinate per direction expressed through the others.
 
-    For one direction `u` with pivot `i = argmax |u|` a sample becomes
+    The paper's map. For one direction `u` with pivot `i = argmax |u|` a sample becomes
     `x - x_i u / u_i`, whose coordinate i is 0: any model on the result, mapped back,
     satisfies `<w, u> = 0`. Several directions are eliminated one after the other.
 
@@ -279,7 +279,7 @@ def project_kernel(
     rows: Float[Array, "m n"] | None = None,
     contrasts: Contrasts = pairwise,
 ) -> Float[Array, "*r n"]:
-    """Removes the fairness directions from a kernel: `K - K A' (A K A')^+ A K`.
+    """The kernel without the fairness directions: `K - K A' (A K A')^+ A K`.
 
     The directions are differences of group means in the kernel's feature space,
     `u = A phi`, so the result is the kernel of the samples without them. A support
@@ -330,8 +330,12 @@ def project_kernel(
     checks.check_finite(kernel, name="kernel")
     if rows is not None:
         checks.check_finite(rows, name="rows")
-    sides = contrasts(cond.weights.shape[1])
-    return _project_table(kernel, kernel if rows is None else rows, cond, sides)
+    return _project_table(
+        kernel,
+        kernel if rows is None else rows,
+        cond,
+        contrasts(cond.weights.shape[1]),
+    )
 
 
 def basis(directions: Float[Array, "k d"]) -> Float[Array, "r d"]:
@@ -354,16 +358,17 @@ def _project_table(
     cond: Conditionals,
     contrasts: Real[Array, "c g"],
 ) -> Float[Array, "m n"]:
+    """`rows` without the directions, in the feature space of the kernel."""
     product = functools.partial(jnp.matmul, precision="highest")
     gaps = gap_weights(cond, contrasts).astype(kernel.dtype)
-    along = product(gaps, kernel)
-    gram = product(along, gaps.T)
+    projected = product(gaps, kernel)
+    gram = product(projected, gaps.T)
     # `pinv` has a derivative where directions depend on each other; `eigh` has none.
     # Tenfold, because the entries of `gram` are sums that were rounded.
     floor = 10 * _rank_tolerance(gram)
     inverse = jnp.linalg.pinv(_wide(gram), rtol=floor, hermitian=True)
     inverse = inverse.astype(gram.dtype)
-    return rows - product(product(product(rows, gaps.T), inverse), along)
+    return rows - product(product(product(rows, gaps.T), inverse), projected)
 
 
 def gap_weights(
@@ -379,6 +384,7 @@ def gap_weights(
 def _incomparable(
     occupied: Bool[Array | np.ndarray, "s g"], rows: Real[Array | np.ndarray, "c g"]
 ) -> Bool[Array | np.ndarray, "s c"]:
+    """True where a contrast involves an empty cell of the stratum."""
     empty = (rows[None, :, :] != 0) & ~occupied[:, None, :]
     return empty.any(axis=-1)
 
@@ -399,14 +405,15 @@ def _cell_sums(
     cond = notion(groups, codes, n_groups=n_groups, weights=weights)
     mass = jnp.where(cond.weights > 0, weights.astype(cond.weights.dtype), 0)
     centred = (features - centre[None]).astype(mass.dtype)
-    along = jnp.einsum("sgn,nd->sgd", mass, centred, precision="highest")
-    return mass.sum(axis=-1), along
+    sums = jnp.einsum("sgn,nd->sgd", mass, centred, precision="highest")
+    return mass.sum(axis=-1), sums
 
 
 @jax.jit
 def _mean_gaps(
     features: Real[Array, "n d"], cond: Conditionals, contrasts: Real[Array, "c g"]
 ) -> Float[Array, "k d"]:
+    """Contrasts of the cells' mean features, zero where a cell is empty."""
     dtype = samples.wide(features, cond.weights)
     rows, features = contrasts.astype(dtype), features.astype(dtype)
     # Differences of means do not see a common shift, but float32 does: centre first.
@@ -418,19 +425,21 @@ def _mean_gaps(
     return gaps.reshape(-1, features.shape[1])
 
 
-def _remove(vectors: Array, directions: Array) -> Array:
+def _project_out(vectors: Array, directions: Array) -> Array:
+    """Vectors without their components along the directions."""
     checks.check_finite(directions, name="directions")
     rows = basis(directions)
     for _ in range(2):  # once more, for what rounding left (Kahan: twice is enough)
-        along = jnp.matmul(vectors, rows.T, precision="highest")
-        vectors = vectors - jnp.matmul(along, rows, precision="highest")
+        components = jnp.matmul(vectors, rows.T, precision="highest")
+        vectors = vectors - jnp.matmul(components, rows, precision="highest")
     return vectors
 
 
 def _wide(table: Array) -> Array:
-    """Linear algebra knows no floats of 16 bits."""
+    """A table of at least 32 bits, as decompositions require."""
     return table.astype(jnp.float32) if table.dtype.itemsize < 4 else table
 
 
 def _rank_tolerance(directions: Array) -> float:
+    """Singular values below this share of the largest count as zero."""
     return max(directions.shape) * float(jnp.finfo(directions.dtype).eps)

@@ -135,11 +135,10 @@ def augmented_lagrangian(
                     value_fn=lagrangian,
                 )
             new = optax.apply_updates(params, updates)
-            finite = jnp.isfinite(lagrangian(new))
+            value, gradient = jax.value_and_grad(lagrangian)(new)
+            finite = jnp.isfinite(value)
             new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, params)
-            norm = jnp.where(
-                finite, optax.tree.norm(jax.grad(lagrangian)(new)), jnp.nan
-            )
+            norm = jnp.where(finite, optax.tree.norm(gradient), jnp.nan)
             return count + 1, new, state, norm
 
         def unfinished(carry):

@@ -363,41 +363,26 @@ def check_more_columns_than_rows(dtype, name, rng):
     check_optimal(found, cases, relative=relative)
 
 
-# Batches and transformations.
+# Batches and transformations: each test compiles one program that those before lack.
+
+
+def float32_case(table, *, kind):
+    """A table with directions and six settings, in float32."""
+    features, labels, groups = table
+    features = features.astype(np.float32)
+    u = directions_of(features, labels, groups, kind=kind)
+    settings = {k: v.astype(np.float32) for k, v in settings_for(u).items()}
+    return features, labels, u, settings
 
 
 @pytest.fixture
 def case(table):
-    """A float32 table with pairwise directions and six settings."""
-    features, labels, groups = table
-    features = features.astype(np.float32)
-    u = directions_of(features, labels, groups, kind="pairwise")
-    settings = {k: v.astype(np.float32) for k, v in settings_for(u).items()}
-    return features, labels, u, settings
+    return float32_case(table, kind="pairwise")
 
 
 def models(found):
     """Coefficients and intercepts side by side."""
     return np.column_stack([found.coefficients, found.intercept])
-
-
-def test_a_batch_equals_a_loop_of_single_calls(case):
-    features, labels, u, settings = case
-    # Tight, so that both stop near the same point and not merely at the same value.
-    together = fit("logistic", features, labels, u, settings, precision=1e-9)
-    for i in range(M):
-        one = {k: v[i : i + 1] for k, v in settings.items()}
-        alone = fit("logistic", features, labels, u, one, precision=1e-9)
-        np.testing.assert_allclose(models(alone)[0], models(together)[i], atol=2e-5)
-
-
-def test_hinge_models_do_not_depend_on_their_batch(case):
-    features, labels, u, settings = case
-    together = fit("hinge", features, labels, u, settings, precision=1e-9)
-    for i in range(M):
-        same = {k: np.repeat(v[i : i + 1], M, axis=0) for k, v in settings.items()}
-        alone = fit("hinge", features, labels, u, same, precision=1e-9)
-        np.testing.assert_allclose(models(alone)[0], models(together)[i], atol=2e-5)
 
 
 def test_scalar_settings_give_results_without_a_batch_axis(case):
@@ -426,6 +411,48 @@ def test_more_configurations_than_the_batch_keep_their_order(name, case):
     np.testing.assert_allclose(models(moved), models(whole)[order], atol=2e-5)
 
 
+@pytest.mark.parametrize("name", ["logistic", "hinge"])
+def test_a_batch_equals_a_loop_of_single_calls(name, case):
+    features, labels, u, settings = case
+    # Tight, so that both stop near the same point and not merely at the same value.
+    together = fit(name, features, labels, u, settings, precision=1e-9)
+    for i in range(M):
+        one = {k: v[i : i + 1] for k, v in settings.items()}
+        alone = fit(name, features, labels, u, one, precision=1e-9)
+        np.testing.assert_allclose(models(alone)[0], models(together)[i], atol=2e-5)
+
+
+@pytest.mark.usefixtures("x64")
+def test_batches_of_several_configurations_in_float64(table):
+    features, labels, groups = table
+    u = directions_of(features, labels, groups, kind="pairwise")
+    settings = settings_for(u)
+    found = fit("logistic", features, labels, u, settings, batch=4)
+    cases = problems("logistic", features, labels, u, settings)
+    check_optimal(found, cases, relative=1e-10)
+
+
+@pytest.fixture
+def one_direction(table):
+    """One direction: the other rows are zero, and constrain nothing."""
+    return float32_case(table, kind="one")
+
+
+def inside_transformations(name, labels, u, settings, *, k):
+    """`fit_linear` of features and settings, with the first k directions."""
+    y, rows = jnp.asarray(labels), jnp.asarray(u[:k])
+    arrays = {
+        key: jnp.asarray(v[:, :k] if v.ndim == 2 else v) for key, v in settings.items()
+    }
+
+    def inside(features, arrays):
+        return solvers.fit_linear(
+            features, y, loss=LOSSES[name], directions=rows, **arrays
+        )
+
+    return inside, arrays
+
+
 def compare_under_jit(found, outside):
     # float32 throughout inside `jit`: its certificate says how far it came.
     np.testing.assert_allclose(found.objective, outside.objective, rtol=1e-5)
@@ -433,16 +460,12 @@ def compare_under_jit(found, outside):
     np.testing.assert_allclose(models(found), models(outside), atol=5e-3)
 
 
-def test_jit(case):
+def check_jit(name, case, *, k):
     features, labels, u, settings = case
-    x, y, rows = jnp.asarray(features), jnp.asarray(labels), jnp.asarray(u)
-    arrays = {k: jnp.asarray(v) for k, v in settings.items()}
-
-    @jax.jit
-    def inside(features, arrays):
-        return solvers.fit_linear(features, y, directions=rows, **arrays)
-
-    outside = fit("logistic", features, labels, u, settings)
+    x = jnp.asarray(features)
+    inside, arrays = inside_transformations(name, labels, u, settings, k=k)
+    inside = jax.jit(inside)
+    outside = fit(name, features, labels, u, settings)
     compare_under_jit(inside(x, arrays), outside)
     inside(x + 1, arrays)
     assert inside._cache_size() == 1
@@ -450,21 +473,12 @@ def test_jit(case):
     assert not broken.converged.any()
 
 
-@pytest.mark.parametrize("name", ["logistic", "hinge"])
-def test_vmap(name, case):
+def check_vmap(name, case, *, k):
     features, labels, u, settings = case
-    y, rows = jnp.asarray(labels), jnp.asarray(u)
-    arrays = {k: jnp.asarray(v) for k, v in settings.items()}
-
-    @jax.jit
-    @jax.vmap
-    def inside(features):
-        return solvers.fit_linear(
-            features, y, loss=LOSSES[name], directions=rows, **arrays
-        )
-
+    inside, arrays = inside_transformations(name, labels, u, settings, k=k)
+    inside = jax.jit(jax.vmap(inside, in_axes=(0, None)))
     pair = np.stack([features, features[::-1] * 2])
-    both = inside(jnp.asarray(pair))
+    both = inside(jnp.asarray(pair), arrays)
     for i in range(2):
         one = fit(name, pair[i], labels, u, settings)
         np.testing.assert_allclose(both.objective[i], one.objective, rtol=1e-5)
@@ -472,10 +486,22 @@ def test_vmap(name, case):
     outside = fit(name, features, labels, u, settings)
     compare_under_jit(jax.tree.map(lambda a: a[0], both), outside)
 
-    broken = inside(jnp.asarray(pair).at[0, 3, 2].set(jnp.nan))
+    broken = inside(jnp.asarray(pair).at[0, 3, 2].set(jnp.nan), arrays)
     assert inside._cache_size() == 1
     assert not broken.converged[0].any()
     np.testing.assert_array_equal(broken.objective[1], both.objective[1])
+
+
+@pytest.mark.parametrize("name", ["logistic", "hinge"])
+def test_jit(name, one_direction):
+    """Several directions are in `slow/coverage/test_linear.py`."""
+    check_jit(name, one_direction, k=1)
+
+
+@pytest.mark.parametrize("name", ["logistic", "hinge"])
+def test_vmap(name, one_direction):
+    """Several directions are in `slow/coverage/test_linear.py`."""
+    check_vmap(name, one_direction, k=1)
 
 
 def test_equal_shapes_share_one_compilation(case, caplog):

@@ -73,6 +73,7 @@ def fit_linear_stream(
             be read again or is not the same when it is.
 
     Example:
+        >>> from fairjax import streams
         >>> features = np.array([[0.0, 1.0], [1.0, 0.0], [2.0, 2.0], [3.0, 1.0]])
         >>> stream = streams.from_arrays(features, np.array([0, 0, 1, 1]), chunk=3)
         >>> fit = fit_linear_stream(stream, ridge=0.1,
