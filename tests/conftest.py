@@ -20,6 +20,10 @@ import pytest
 SLOW = Path(__file__).parent / "slow"
 LIMIT = 30.0  # seconds; the aim is 10
 
+# Workers compile side by side already: to split programs among threads costs a fifth.
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_cpu_parallel_codegen_split_count=1"
+)
 # Accidental promotion and broadcasting are where silent errors hide.
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

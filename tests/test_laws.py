@@ -25,9 +25,21 @@ FAMILIES = {
     metrics: {"accuracy", "group_means", "ks_distance", "max_gap", "wasserstein"},
 }
 # `intersect` joins codes and has no distribution to return, `bootstrap` is random,
-# `orthogonality` sees no samples, and `audit_stream` reads files. An `*_info` holds the
-# value of the member beside it.
-OUTSIDE = {"intersect", "bootstrap", "interval", "orthogonality", "audit_stream"}
+# `orthogonality` sees no samples, `audit_stream` reads files, `interval` takes another
+# member, and the reports of scores take rows or counts. An `*_info` holds the value of
+# the member beside it.
+OUTSIDE = {
+    "intersect",
+    "bootstrap",
+    "orthogonality",
+    "audit_stream",
+    "interval",
+    "ks_by_chance",
+    "score_distances",
+    "score_gaps",
+}
+# What `metrics` and `penalties` are made of, tested through these.
+INNER = {"fairjax.notions.cells"}
 # Accuracies, means and ratios are not distances, so equal groups do not make them 0.
 NOT_A_GAP = {
     "accuracy",
@@ -94,6 +106,7 @@ def members(module):
         and not function.__module__.endswith(".cells")
         and not name.startswith("_")
         and name not in OUTSIDE
+        and function.__module__ not in INNER
         and not name.endswith("_info")
     ]
 
