@@ -303,7 +303,7 @@ def test_bad_input_is_refused_at_the_door(call, message, untyped):
 
 
 @pytest.mark.parametrize("dtype", [bool, np.int8, np.int64])
-def test_whole_numbers_have_the_gap_of_the_same_reals(dtype, rng):
+def test_whole_numbers_have_the_gap_of_the_same_reals(dtype, rng, untyped):
     """Weights cast to integers would all be 0, and so would every gap."""
     scores, groups = rng.integers(2, size=30), rng.integers(2, size=30)
     cond = notions.demographic_parity(groups, n_groups=2)

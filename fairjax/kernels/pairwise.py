@@ -101,8 +101,11 @@ def pair_sum(
     rows = points.shape[0] // (1 if mesh is None else mesh.size)
     n_blocks = -(-rows // block)
     n_blocks += 1 - n_blocks % 2
-    # Not a slice of the samples: inside `shard_map` there is no trace of their mesh.
-    tile = jnp.zeros((-(-rows // n_blocks), points.shape[1]), points.dtype)
+    size = -(-rows // n_blocks)
+    # A slice carries the axes of a `shard_map` of the caller's along; inside ours there
+    # must be no trace of a mesh.
+    tile = points[:size] if mesh is None else jnp.zeros((size, *points.shape[1:]))
+    tile = tile.astype(points.dtype)
     pure, closed_over = jax.closure_convert(kernel, tile, tile)
     plain = functools.partial(_plain_sum, pure, n_blocks, mesh)
     with_slopes = functools.partial(_sum_and_slopes, pure, n_blocks, mesh)

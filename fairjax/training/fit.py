@@ -319,6 +319,8 @@ class _Training:
         start, advance = self._programs
         if self.mesh is not None:
             data = jax.device_put(data, sweeps.replicated(self.mesh))
+            # Arrays that were made under `jax.set_mesh` remember that mesh.
+            points = jax.device_get(points)
         state = start((), points)
         state = state if self.mesh is None else jax.device_get(state)
         shapes = advance.eval_shape(data, (points, state))

@@ -70,7 +70,7 @@ def test_distances_have_the_limits_of_their_scores(rng):
     groups = np.arange(n) % 3 // 2
     scores = rng.normal(size=n) + groups
     cond = notions.demographic_parity(jnp.asarray(groups), n_groups=2)
-    largest = bounds.ks_distance(jnp.asarray(scores, jnp.float32), cond).largest
+    largest = bounds.dkw(jnp.asarray(scores, jnp.float32), cond).largest
     seen = np.asarray(largest.estimate)
     ends = bounds.ks_gaps(seen, np.array([[200, 100]]))
     np.testing.assert_allclose(ends.low, largest.low, atol=1e-6)

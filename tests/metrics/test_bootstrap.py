@@ -362,5 +362,14 @@ def test_every_metric_of_a_sample_has_an_interval(untyped):
         metrics.interval(jnp.sum, np.ones(3), bootstrap=draws)
     for name, function in vars(metrics).items():
         public = inspect.isfunction(function) and not name.startswith("_")
-        if public and name not in {"audit_stream", "bootstrap", "interval"}:
+        if (
+            public
+            and function.__module__ != "fairjax.metrics.scores"
+            and name
+            not in {
+                "audit_stream",
+                "bootstrap",
+                "interval",
+            }
+        ):
             assert f"`{name}`" in str(error.value)
