@@ -106,6 +106,7 @@ def pytest_sessionfinish(session):
         session.config.workeroutput["peak"] = peak
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node):
     if "peak" in getattr(node, "workeroutput", {}):
         peaks = node.config.stash.setdefault(PEAKS, [])
