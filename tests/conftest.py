@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 SLOW = Path(__file__).parent / "slow"
-LIMIT = 45.0  # seconds, on a busy machine too; the aim is 10 on an idle one
+LIMIT = 60.0  # seconds, on a busy machine too; the aim is 10 on an idle one
 
 # Workers compile side by side already: to split programs among threads costs a fifth.
 os.environ["XLA_FLAGS"] = (

@@ -128,6 +128,7 @@ def run(
             processes. Exceptions in `fn` pass through.
 
     Example:
+        >>> from fairjax.sweeps import grid
         >>> result = run(lambda p: 1 / p["lam"], grid(lam=[0.0, 2.0]), chunk=1)
         >>> result.values.tolist(), result.finite.tolist()
         ([inf, 0.5], [False, True])

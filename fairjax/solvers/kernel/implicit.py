@@ -94,7 +94,7 @@ def implicit(
 
     Example:
         >>> import numpy as np
-        >>> from fairjax import kernels
+        >>> from fairjax import kernels, solvers
         >>> x, y = np.array([[0.0], [1.0], [2.0]]), np.array([0.0, 1.0, 0.0])
         >>> fit = solvers.fit_ridge(x, y, kernel=kernels.gaussian, bandwidth=1.0)
         >>> with jax.enable_x64(True):
