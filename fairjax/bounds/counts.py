@@ -48,8 +48,8 @@ def binomial_gaps(
 
     Example:
         >>> found = binomial_gaps(np.array([[[30, 10]]]), np.array([[40, 40]]))
-        >>> found.low.round(3).tolist(), found.high.round(3).tolist()
-        ([0.239], [0.707])
+        >>> f"{found.low[0]:.3f} to {found.high[0]:.3f}"
+        '0.239 to 0.707'
     """
     m = len(ones)
     size = -(-m // _BATCH) * _BATCH
