@@ -158,6 +158,7 @@ def trace(
     if checkpoint is not None:
         options = {"chunk": size, "n_folds": n_folds, "seed": seed, "tag": tag}
         manifest = _describe(problem) | {name: str(v) for name, v in options.items()}
+        check_manifest(manifest, tag=tag)
 
     def report(done: int, n_batches: int) -> None:
         if progress:
@@ -277,7 +278,7 @@ def _describe(problem: Problem) -> dict[str, str]:
     notion = functools.partial(problem.notion, n_groups=problem.n_groups)
     program = jax.make_jaxpr(notion)(train.groups, train.labels)
     return {
-        "notion": describe_function(problem.notion, program),
+        **describe_function("notion", problem.notion, program),
         "precision": str(jax.dtypes.canonicalize_dtype(float)),
         **problem.models.describe(train),
         **sweeps.describe("points", problem.points),
@@ -285,16 +286,38 @@ def _describe(problem: Problem) -> dict[str, str]:
     }
 
 
-def describe_function(function: Callable[..., Any], program: Any = None) -> str:
-    """Name of a function with what is bound to it, and a digest of its program."""
-    if isinstance(function, functools.partial):
-        bound = [*map(str, function.args)]
-        bound += [f"{name}={value}" for name, value in function.keywords.items()]
-        name = f"{describe_function(function.func)}({', '.join(bound)})"
-    else:
-        named = function if hasattr(function, "__qualname__") else type(function)
-        name = f"{named.__module__}.{named.__qualname__}"
-    return f"{name} {sweeps.program_digest(program)}" if program else name
+def describe_function(
+    name: str, function: Callable[..., Any], program: Any = None
+) -> dict[str, str]:
+    """Lines of a manifest: a function's own name, a digest, and what is bound to it."""
+    bound: dict[str, Any] = {}
+    while isinstance(function, functools.partial):
+        own = {f"[{i}]": value for i, value in enumerate(function.args)}
+        bound = own | function.keywords | bound
+        function = function.func
+    named = function if hasattr(function, "__qualname__") else type(function)
+    line = f"{named.__module__}.{named.__qualname__}"
+    lines = {name: f"{line} {sweeps.program_digest(program)}" if program else line}
+    for key, value in bound.items():
+        if callable(value):
+            lines |= describe_function(f"{name}.{key}", value)
+        elif isinstance(value, str) or value is None:
+            lines[f"{name}.{key}"] = repr(value)
+        else:
+            arrays = jax.tree.map(np.asarray, value)
+            lines |= sweeps.describe(f"{name}.{key}", arrays)
+    return lines
+
+
+def check_manifest(manifest: dict[str, str], *, tag: str) -> None:
+    """Raises `ValueError` where names do not tell functions apart, and no tag does."""
+    for name, line in manifest.items():
+        if not tag and ("<lambda>" in line or "<locals>" in line) and " " not in line:
+            raise ValueError(
+                f"`checkpoint` needs a `tag`: the {name} is {line}, a name that other "
+                f"functions may share. Define it at the top of a module, or give a tag "
+                f"that changes when it does."
+            )
 
 
 def scalars(fit: Any, real: Any, count: Any) -> Any:

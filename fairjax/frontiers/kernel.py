@@ -206,10 +206,8 @@ class KernelModels:
         if needs_bandwidth(kernel):
             kernel = functools.partial(kernel, bandwidth=1.0)
         program = jax.make_jaxpr(kernel)(rows, rows)
-        return {
-            "kernel": describe_function(self.kernel, program),
-            "machine": describe_function(self.machine),
-        }
+        lines = describe_function("kernel", self.kernel, program)
+        return lines | describe_function("machine", self.machine)
 
     def decide(
         self,

@@ -181,8 +181,8 @@ def linear(
         progress: called as `progress(done, n_folds + 1)` after each batch.
         checkpoint: a directory. Every batch is saved there, whole or not at all, and
             found again by a later run. One of other data, points or options is
-            refused; functions count by their names and what `functools.partial` binds,
-            the notion by its jaxpr.
+            refused. Notion and loss count by their jaxprs, the method by its name and
+            what `functools.partial` binds; a lambda or an inner function needs a tag.
         tag: whatever else the results depend on, such as a version of your method; a
             checkpoint under another tag is refused.
 
@@ -265,8 +265,9 @@ class LinearModels:
     def describe(self, train: Samples) -> dict[str, str]:
         """Lines of a manifest."""
         del train
-        functions = {"loss": self.loss, "method": self.method}
-        return {name: describe_function(fn) for name, fn in functions.items()}
+        program = jax.make_jaxpr(self.loss)(*np.zeros((2, 1), np.float32))
+        lines = describe_function("loss", self.loss, program)
+        return lines | describe_function("method", self.method)
 
     def decide(
         self,
