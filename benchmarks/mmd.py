@@ -53,8 +53,9 @@ from timing import machine, once, seconds
 
 from fairjax import kernels, notions, penalties
 from fairjax.divergences import mmd_random_features, mmd_squared
+from fairjax.kernels import pairwise
 
-BLOCK = kernels.block_size(None)  # the default of `mmd_squared`
+BLOCK = pairwise.block_size(None)  # the default of `mmd_squared`
 MOST_IN_TORCH = 16_384
 
 

@@ -18,9 +18,9 @@ import numpy as np
 from jax.lax import Precision
 from jaxtyping import Array, Bool, Float, Real
 
-from . import erm, notions
+from . import erm
 from .arrays import checks, samples
-from .notions import Conditionals
+from .notions import Conditionals, cells
 
 # Returns a scalar, or a NamedTuple that has it as its `value`.
 Divergence = Callable[..., Any]
@@ -99,9 +99,9 @@ def mean_gap_info(
         >>> info.value.item(), round(info.missing.item(), 2)
         (9.0, 0.67)
     """
-    values = notions.check_values(scores, cond, "scores", columns=True)
+    values = cells.check_values(scores, cond, "scores", columns=True)
     columns = values.reshape(values.shape[0], -1)
-    means = notions.cell_means(columns, cond)
+    means = cells.cell_means(columns, cond)
     if jnp.issubdtype(scores.dtype, jnp.floating):
         # A loss of half precision stays one, under strict promotion too.
         means = means.astype(scores.dtype)

@@ -26,11 +26,11 @@ from fairjax import (
     penalties,
     solvers,
     streams,
-    sweeps,
     training,
 )
 from fairjax.solvers.kernel import newton, svm
 from fairjax.solvers.linear import passes, streaming
+from fairjax.sweeps import devices
 from tests.test_laws import DIVERGENCES, EVERYONE, clouds, diverge, evaluate, problem
 
 N, D, G = 24, 3, 2
@@ -253,7 +253,7 @@ def test_programs_called_from_the_host(name, rng, monkeypatch):
 
 def test_networks_at_many_strengths(rng, monkeypatch):
     """Both programs of `training.fit`, mini-batches included; one small fit runs."""
-    plain, found = sweeps.program, []
+    plain, found = devices.program, []
 
     class Recorded:
         def __init__(self, *arguments):
@@ -265,7 +265,7 @@ def test_networks_at_many_strengths(rng, monkeypatch):
             found.append(traced.lower(lowering_platforms=PLATFORMS).as_text())
             return self.program(*arguments)
 
-    monkeypatch.setattr(sweeps, "program", Recorded)
+    monkeypatch.setattr(devices, "program", Recorded)
     features, labels, _, _, groups = data_of(rng)
     fit = training.fit(
         lambda params, features: features @ params,

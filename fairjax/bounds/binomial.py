@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from .. import notions
 from ..notions import Conditionals
+from ..notions.cells import check_values
 from . import cells, formulas
 from .cells import Bound, MeanBounds, Values
 from .formulas import Number
@@ -180,7 +180,7 @@ def binomial(
     """
     formulas.check_level(confidence, n_configurations)
     cond = cells.widened(cond)
-    numbers = notions.check_values(decisions, cond, "decisions")
+    numbers = check_values(decisions, cond, "decisions")
     cells.check_binary(decisions)
     member, alike = cells.equal_members(cond)
     good = jnp.where(member, ((numbers == 0) | (numbers == 1))[None, None], True)

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
-from .. import notions
 from ..arrays import checks
 from ..notions import Conditionals
+from ..notions.cells import check_values
 from . import formulas
 from .formulas import Number
 
@@ -71,7 +71,7 @@ def summarise(
     """The cells and the length of the range."""
     checks.check_apart(cond.weights)
     check_range(values, cond, value_range, name)
-    values = notions.check_values(values, cond, name)
+    values = check_values(values, cond, name)
     low, high = (cast(end, values.dtype) for end in value_range)
     weights = cond.weights.astype(values.dtype)
     member = weights > 0

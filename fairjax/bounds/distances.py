@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Real
 
-from .. import notions
 from ..arrays import checks
 from ..notions import Conditionals
+from ..notions.cells import check_values, ordered_cdfs, pairwise_ks_distances
 from . import cells, formulas
 from .cells import Bound, Values
 from .formulas import Number
@@ -87,7 +87,7 @@ def dkw(
     """
     formulas.check_level(confidence, n_configurations)
     cond = cells.widened(cond)
-    scores = notions.check_values(scores, cond, "scores")
+    scores = check_values(scores, cond, "scores")
     member, alike = cells.equal_members(cond)
     bad = (member & jnp.isnan(scores)[None, None]).any(axis=-1)
     known = cond.occupied & alike & ~bad
@@ -98,8 +98,8 @@ def dkw(
     bands = formulas.hoeffding(1 / n, log, jnp.ones((), n.dtype))
     bands = jnp.where(known, jnp.minimum(bands, 1), 1)
 
-    cdfs, last = notions.ordered_cdfs(scores, cond)
-    distances = notions.pairwise_ks_distances(cdfs.astype(scores.dtype), last)
+    cdfs, last = ordered_cdfs(scores, cond)
+    distances = pairwise_ks_distances(cdfs.astype(scores.dtype), last)
     distances = jnp.where(cells.both(cond.occupied), distances, 0)
     sure, off = cells.both(known), ~jnp.eye(n.shape[1], dtype=bool)[None]
     spare = jnp.where(off, cells.pairs(bands), 0)

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import ArrayLike, Bool, Float, Int, Real
 
-from .. import sweeps
 from ..arrays import checks
 from ..notions import Conditionals
+from ..sweeps.selection import eligible
 from . import cells
 from .binomial import least_difference, rate_limits, shared_levels
 
@@ -141,7 +141,7 @@ def select_guaranteed(
         Laufer-Goldshtein et al., *Efficiently controlling multiple risks with Pareto
         testing*, ICLR 2023, for the front.
     """
-    able = sweeps.eligible(accuracy, unfairness, keep=keep, valid=valid)
+    able = eligible(accuracy, unfairness, keep=keep, valid=valid)
     if not checks.concrete(able, decisions, cond):
         raise ValueError(
             "`select_guaranteed` works on the host only. Inside `jit`, call "

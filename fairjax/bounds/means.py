@@ -3,9 +3,9 @@
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Real
 
-from .. import notions
 from ..arrays import checks
 from ..notions import Conditionals
+from ..notions.cells import check_values
 from . import cells, formulas
 from .cells import MeanBounds, Values
 from .formulas import Number
@@ -236,7 +236,7 @@ def rademacher(
         events, times = 2, 1
     else:
         checks.check_nonnegative(square_norms, name="square_norms")
-        own = notions.check_values(square_norms, cond, "square_norms")
+        own = check_values(square_norms, cond, "square_norms")
         own = jnp.where(own >= 0, own, jnp.inf).astype(span.dtype)[None, None]
         weights = cond.weights.astype(span.dtype)
         lengths = jnp.where(weights > 0, jnp.square(weights) * own, 0).sum(axis=-1)

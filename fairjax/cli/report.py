@@ -15,7 +15,8 @@ import rich.table
 from jaxtyping import Float, Int
 from rich.text import Text
 
-from .. import files, metrics, plots
+from .. import files, metrics
+from ..plots import canvas
 from . import terminal
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ def _writer(content: Content, path: Path) -> Callable[[IO[bytes]], object]:
         return lambda stream: stream.write(content.encode())
     if isinstance(content, Iterable):
         return partial(_write_rows, rows=content)
-    return partial(plots.write, content, format=plots.file_format(path))
+    return partial(canvas.write, content, format=canvas.file_format(path))
 
 
 def _write_rows(stream: IO[bytes], rows: Iterable[Row]) -> None:

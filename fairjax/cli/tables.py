@@ -16,6 +16,9 @@ from jaxtyping import Float, Float64, Int32
 
 from .. import datasets, files
 from ..arrays import checks
+from ..datasets.columns import extra, group_codes, is_numeric
+from ..datasets.csv import read_csv
+from ..datasets.labels import favourable
 from .options import TableOptions
 
 LARGEST = 1e150  # Squares of differences must be finite too.
@@ -79,7 +82,7 @@ def read(
     _check_apart(named)
     loaded = []
     for path in paths:
-        frame = datasets.read_csv(path, sep=options.sep, encoding=options.encoding)
+        frame = read_csv(path, sep=options.sep, encoding=options.encoding)
         for option, name in named:
             _check_known(name, list(frame), option=option, path=path)
         if not len(frame):
@@ -105,7 +108,7 @@ def finite(
     Raises:
         ValueError: with the data row of the first entry that is no such number.
     """
-    values = datasets.extra("pandas").to_numeric(column, errors="coerce")
+    values = extra("pandas").to_numeric(column, errors="coerce")
     values = values.to_numpy(dtype=np.float64)
     for row in np.flatnonzero(~(np.abs(values) <= LARGEST))[:1]:
         missing = column.isna().iloc[row]
@@ -131,10 +134,10 @@ def labels(rows: Rows, name: str, *, positive: str | None, path: Path) -> Labels
             f"`--label`: column {name!r} of {str(path)!r} is empty in data row "
             f"{row + 1}. Fill it, or drop such rows."
         )
-    real = datasets.is_numeric(column) and column.nunique() > 2
+    real = is_numeric(column) and column.nunique() > 2
     if real and positive is None:
         return Labels(finite(column, option="--label", path=path), False, name)
-    good, value = datasets.favourable(column, positive=positive, argument="--label")
+    good, value = favourable(column, positive=positive, argument="--label")
     return Labels(good.astype(np.float64), True, f"{name} = {value}")
 
 
@@ -204,10 +207,10 @@ def _groups(
 ) -> tuple[list[Int32[np.ndarray, " n"]], tuple[str, ...]]:
     """Codes of the combinations of values, the same in all tables."""
     # Together, a column has one type, so that a value has one name.
-    keys = datasets.extra("pandas").concat(
+    keys = extra("pandas").concat(
         [frame[columns] for frame in loaded], ignore_index=True
     )
-    codes, names = datasets.group_codes([keys[name] for name in columns])
+    codes, names = group_codes([keys[name] for name in columns])
     if not 2 <= len(names) <= MOST_GROUPS:
         raise ValueError(
             f"`--group` must tell 2 to {MOST_GROUPS} groups apart, but "

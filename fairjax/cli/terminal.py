@@ -13,7 +13,8 @@ from typing import TextIO
 import typer
 from rich.console import Console
 
-from .. import files, plots, sweeps
+from .. import files, sweeps
+from ..plots import canvas
 
 MOST = 2000  # Characters of a message.
 
@@ -137,6 +138,6 @@ def check_output(path: Path, *, option: str, apart: Mapping[str, Path]) -> None:
 def check_picture(path: Path, *, option: str) -> None:
     """Raises `ValueError` unless the suffix of the path names a format of pictures."""
     try:
-        plots.file_format(path)
+        canvas.file_format(path)
     except ValueError as error:
         raise ValueError(str(error).replace("`path`", f"`{option}`")) from error

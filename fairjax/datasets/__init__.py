@@ -18,23 +18,17 @@ from collections.abc import Callable
 
 from .adult import adult as adult
 from .columns import Frame as Frame
-from .columns import extra as extra
-from .columns import group_codes as group_codes
-from .columns import is_numeric as is_numeric
 from .communities import communities as communities
 from .compas import compas as compas
 from .csv import from_csv as from_csv
-from .csv import read_csv as read_csv
 from .dataset import Dataset as Dataset
 from .dataset import Samples as Samples
 from .dataset import subsample as subsample
 from .german import german as german
-from .labels import favourable as favourable
 from .law_school import law_school as law_school
 from .parquet import ParquetStream as ParquetStream
 from .parquet import from_parquet as from_parquet
 from .school import school as school
-from .splits import stratified_split as stratified_split
 from .student import student as student
 from .toy import toy as toy
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike, Float, Real
 from .. import kernels
 from ..arrays import checks
 from ..arrays.samples import Weights, as_weights, check_sample, shares, wide
-from ..kernels import Kernel, combine, in_blocks, partition
+from ..kernels import Kernel, pairwise
 
 
 def hsic(
@@ -71,12 +71,12 @@ def hsic(
     """
     for kernel, name in ((x_kernel, "x_kernel"), (y_kernel, "y_kernel")):
         kernels.check_bound(kernel, name=name)
-    block = kernels.block_size(block)
+    block = pairwise.block_size(block)
     check_sample(x, weights, name="x", word="weights")
     check_sample(y, None, name="y", word="weights")
     n, dtype = np.shape(x)[0], wide(x, y)
     checks.check_length(y, n=n, name="y", to="x", columns=True)
-    of_x, of_y = partition(x_kernel), partition(y_kernel)
+    of_x, of_y = pairwise.partition(x_kernel), pairwise.partition(y_kernel)
     return _hsic(
         (of_x.traced, of_y.traced),
         jnp.asarray(x).astype(dtype),
@@ -97,17 +97,17 @@ def _hsic(
     static: tuple[Any, Any],
     block: int,
 ) -> Float[Array, ""]:
-    x_kernel, y_kernel = map(combine, static, traced)
+    x_kernel, y_kernel = map(pairwise.combine, static, traced)
     mass = shares(weights)
     x, y = (
-        kernels.clip_masked_points(points, kernels.used_by_any(points, mass))
+        pairwise.clip_masked_points(points, pairwise.used_by_any(points, mass))
         for points in (x, y)
     )
     n_blocks = -(-x.shape[0] // block)
     blocks = (
-        in_blocks(x, n_blocks, mode="edge"),
-        in_blocks(y, n_blocks, mode="edge"),
-        in_blocks(mass, n_blocks, mode="constant"),
+        pairwise.in_blocks(x, n_blocks, mode="edge"),
+        pairwise.in_blocks(y, n_blocks, mode="edge"),
+        pairwise.in_blocks(mass, n_blocks, mode="constant"),
     )
     product = functools.partial(jnp.matmul, precision=Precision.HIGHEST)
 

@@ -18,7 +18,7 @@ from jaxtyping import Array, ArrayLike, Float, Key, Real, UInt32
 from .. import kernels
 from ..arrays import mesh as meshes
 from ..arrays.samples import TwoSamples, Weights, shares, two_samples
-from ..kernels import Kernel, combine, partition
+from ..kernels import Kernel, pairwise
 
 
 def mmd_squared(
@@ -90,10 +90,10 @@ def mmd_squared(
         Statistics 1979).
     """
     kernels.check_bound(kernel)
-    block = kernels.block_size(block)
+    block = pairwise.block_size(block)
     mesh = None if mesh is None else meshes.check_auto(mesh)
     samples = two_samples(x, y, x_weights, y_weights)
-    static, traced = partition(kernel)
+    static, traced = pairwise.partition(kernel)
     return _mmd(
         traced, samples, kernel=static, unbiased=unbiased, block=block, mesh=mesh
     )
@@ -202,7 +202,7 @@ def mmd_linear_time(
             f"`x` and `y` must have the same number of samples, at least 2, but have "
             f"{n} and {m}. Use `mmd_squared`."
         )
-    static, traced = partition(kernel)
+    static, traced = pairwise.partition(kernel)
     return _linear_time(traced, samples.x, other, kernel=static)
 
 
@@ -275,8 +275,8 @@ def _mmd(
     block: int,
     mesh: Mesh | None,
 ) -> Float[Array, ""]:
-    k = combine(kernel, traced)
-    pair_sum = functools.partial(kernels.pair_sum, block=block, mesh=mesh)
+    k = pairwise.combine(kernel, traced)
+    pair_sum = functools.partial(pairwise.pair_sum, block=block, mesh=mesh)
     points, (a, b) = _pooled(samples, mesh)
     if not unbiased:
         signed = (a - b)[None]
@@ -309,8 +309,8 @@ def _pooled(
         join = meshes.shard_map(lambda *parts: jnp.concatenate(parts), mesh)
         points = join(points, others)
         a, b = join(a, jnp.zeros_like(b)), join(jnp.zeros_like(a), b)
-    used = kernels.used_by_any(points, a + b)
-    return kernels.clip_masked_points(points, used), (a, b)
+    used = pairwise.used_by_any(points, a + b)
+    return pairwise.clip_masked_points(points, used), (a, b)
 
 
 def _pointwise(kernel: Kernel, x: Array, y: Array) -> Float[Array, " n"]:
@@ -321,7 +321,7 @@ def _pointwise(kernel: Kernel, x: Array, y: Array) -> Float[Array, " n"]:
 def _linear_time(
     traced: list[Any], x: Float[Array, "n d"], y: Float[Array, "n d"], *, kernel: Any
 ) -> Float[Array, ""]:
-    k = functools.partial(_pointwise, combine(kernel, traced))
+    k = functools.partial(_pointwise, pairwise.combine(kernel, traced))
     n = x.shape[0] // 2 * 2
     x1, x2, y1, y2 = x[0:n:2], x[1:n:2], y[0:n:2], y[1:n:2]
     return jnp.mean(k(x1, x2) + k(y1, y2) - k(x1, y2) - k(x2, y1))

@@ -5,10 +5,8 @@ A loss takes scores and labels and returns one value per sample. Binary labels a
 decision is `scores > 0` under each of them.
 """
 
-from .losses import SMOOTH as SMOOTH
 from .losses import Loss as Loss
 from .losses import SmoothLoss as SmoothLoss
-from .losses import check_loss_labels as check_loss_labels
 from .losses import hinge as hinge
 from .losses import linear as linear
 from .losses import logistic as logistic

@@ -23,6 +23,8 @@ from jaxtyping import Array, Bool, Float, Int, Real
 from .. import metrics, sweeps
 from ..datasets import Dataset, Samples
 from ..notions import Conditionals, Notion
+from ..sweeps import checkpoints, devices
+from ..sweeps.batches import chunk_size, split_points
 from .frontier import Frontier, Models, select_points
 from .validation import check_dataset, check_selection
 
@@ -137,9 +139,9 @@ def trace(
     check_selection(keep=keep, n_folds=n_folds)
     counts = check_dataset(dataset, notion=notion, n_folds=n_folds)
     m, train = len(points["strength"]), dataset.train
-    size = sweeps.chunk_size(m, chunk, executor)
+    size = chunk_size(m, chunk, executor)
     if mesh is not None:
-        mesh = sweeps.check_mesh(mesh, m, executor=executor, checkpoint=checkpoint)
+        mesh = devices.check_mesh(mesh, m, executor=executor, checkpoint=checkpoint)
     folds = np.zeros(len(train.labels), int)
     if n_folds:
         key = jax.random.key(seed)
@@ -152,7 +154,7 @@ def trace(
     batches = [
         Batch(fold, indices)
         for fold in range(-1, n_folds)
-        for indices in sweeps.split_points(np.arange(m), m, size)
+        for indices in split_points(np.arange(m), m, size)
     ]
     manifest = {}
     if checkpoint is not None:
@@ -166,7 +168,7 @@ def trace(
 
     real = jax.ShapeDtypeStruct((), jax.dtypes.canonicalize_dtype(float))
     shapes: list[Any] = [real, models.fit_dtypes()]
-    results = sweeps.Checkpoint(
+    results = checkpoints.Checkpoint(
         checkpoint, manifest, BatchResult(*shapes), name="batch"
     ).map_batches(
         functools.partial(fit_batch, problem),
@@ -214,8 +216,8 @@ def fit_batch(problem: Problem, batch: Batch) -> BatchResult:
     def work(rows: Int[np.ndarray, " r"]) -> BatchResult:
         return _fit_points(problem, batch._replace(indices=batch.indices[rows]))
 
-    with sweeps.without_context(problem.mesh):
-        return sweeps.map_rows(work, len(batch.indices), problem.mesh)
+    with devices.without_context(problem.mesh):
+        return devices.map_rows(work, len(batch.indices), problem.mesh)
 
 
 def measure(
@@ -281,8 +283,8 @@ def _describe(problem: Problem) -> dict[str, str]:
         **describe_function("notion", problem.notion, program),
         "precision": str(jax.dtypes.canonicalize_dtype(float)),
         **problem.models.describe(train),
-        **sweeps.describe("points", problem.points),
-        **sweeps.describe("data", (train, problem.test)),
+        **checkpoints.describe("points", problem.points),
+        **checkpoints.describe("data", (train, problem.test)),
     }
 
 
@@ -297,7 +299,7 @@ def describe_function(
         function = function.func
     named = function if hasattr(function, "__qualname__") else type(function)
     line = f"{named.__module__}.{named.__qualname__}"
-    lines = {name: f"{line} {sweeps.program_digest(program)}" if program else line}
+    lines = {name: f"{line} {checkpoints.program_digest(program)}" if program else line}
     for key, value in bound.items():
         if callable(value):
             lines |= describe_function(f"{name}.{key}", value)
@@ -305,7 +307,7 @@ def describe_function(
             lines[f"{name}.{key}"] = repr(value)
         else:
             arrays = jax.tree.map(np.asarray, value)
-            lines |= sweeps.describe(f"{name}.{key}", arrays)
+            lines |= checkpoints.describe(f"{name}.{key}", arrays)
     return lines
 
 

@@ -15,7 +15,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, PyTree, Real
 
 from .. import erm, metrics, notions, sweeps, training
-from ..datasets import Dataset, stratified_split
+from ..datasets import Dataset
+from ..datasets.splits import stratified_split
 from .driver import measure
 from .frontier import Frontier, select_points
 from .validation import check_axis, check_dataset, check_selection

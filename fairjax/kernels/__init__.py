@@ -27,10 +27,3 @@ from .functions import median_heuristic as median_heuristic
 from .functions import polynomial as polynomial
 from .functions import squared_distances as squared_distances
 from .pairwise import Kernel as Kernel
-from .pairwise import block_size as block_size
-from .pairwise import clip_masked_points as clip_masked_points
-from .pairwise import combine as combine
-from .pairwise import in_blocks as in_blocks
-from .pairwise import pair_sum as pair_sum
-from .pairwise import partition as partition
-from .pairwise import used_by_any as used_by_any

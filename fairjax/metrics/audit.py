@@ -9,6 +9,12 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, Shaped
 from .. import notions
 from ..arrays import checks
 from ..notions import Conditionals
+from ..notions.cells import (
+    cell_means,
+    check_values,
+    max_ks_distance,
+    max_wasserstein,
+)
 from . import rates
 from .rates import Numbers
 
@@ -82,8 +88,8 @@ def audit(
     )
     return audit_of_mass(
         jnp.where(cells, mass[None, None, None], 0).sum(axis=-1),
-        ks=notions.max_ks_distance(scores, parity),
-        wasserstein=notions.max_wasserstein(scores, parity, 1),
+        ks=max_ks_distance(scores, parity),
+        wasserstein=max_wasserstein(scores, parity, 1),
         counts=cells.sum(axis=(2, 3)),
     )
 
@@ -108,7 +114,7 @@ def audit_values(
     parity = notions.demographic_parity(groups, n_groups=n_groups, weights=weights)
     n = parity.weights.shape[-1]
     checks.check_length(positive, n=n, name="labels", to="groups")
-    scores = notions.check_values(scores, parity, "scores")
+    scores = check_values(scores, parity, "scores")
     decisions = scores > jnp.asarray(threshold).astype(scores.dtype)
     mass = rates.everyone(n, weights).weights[0, 0]
     sides = jnp.array([False, True])[:, None]
@@ -135,7 +141,7 @@ def audit_of_mass(
     )
     decisions = jnp.asarray(decision, mass.dtype)
     right = jnp.asarray(decision == label, mass.dtype)
-    means = notions.cell_means
+    means = cell_means
     by_label, selected = means(decisions, odds), means(decisions, parity)
     return Audit(
         accuracy=means(right, rates.everyone(weights.size, weights))[0, 0],

@@ -17,9 +17,8 @@ import numpy as np
 from jax.lax import Precision
 from jaxtyping import Array, Bool, Float, Int
 
-from .. import notions
 from ..arrays import samples
-from ..notions import Conditionals
+from ..notions import Conditionals, cells
 from . import distributions, rates
 from .audit import Audit, audit, audit_of_mass, audit_values
 from .bootstrap import (
@@ -101,12 +100,10 @@ def in_order(scores: Float[Array, " n"], cond: Conditionals) -> OrderedSamples:
     rows = cond.weights[..., order].astype(scores.dtype)
     peak = rows.max(axis=-1, keepdims=True, initial=0)
     rows = rows / jnp.where(peak > 0, peak, 1)
-    return OrderedSamples(
-        order, filled, unit, notions.last_of_ties(scores[order]), rows
-    )
+    return OrderedSamples(order, filled, unit, cells.last_of_ties(scores[order]), rows)
 
 
-def cells(ordered: OrderedSamples, counts: Float[Array, " n"]) -> Conditionals:
+def drawn_cells(ordered: OrderedSamples, counts: Float[Array, " n"]) -> Conditionals:
     """The cells of a draw."""
     drawn = counts[ordered.order].astype(ordered.rows.dtype)
     mass = ordered.rows * drawn[None, None]
@@ -153,7 +150,7 @@ def ks_statistic(scores: Float[Array, " n"], cond: Conditionals) -> Statistic:
 
     def statistic(counts: Float[Array, " n"]) -> Array:
         levels, some = cdfs(ordered, counts)
-        found = notions.max_cdf_gap(levels, some, ordered.last)
+        found = cells.max_cdf_gap(levels, some, ordered.last)
         return _known(found, compared(cond.occupied) & ~some)
 
     return statistic
@@ -176,9 +173,9 @@ def quantile_statistic(scores: Float[Array, " n"], cond: Conditionals) -> Statis
     ordered = in_order(scores, cond)
 
     def statistic(counts: Float[Array, " n"]) -> Array:
-        drawn = cells(ordered, counts)
-        values, widths = notions.quantile_steps(ordered.scores, drawn.weights)
-        found = notions.max_quantile_distance(values, widths, drawn.occupied, 2)
+        drawn = drawn_cells(ordered, counts)
+        values, widths = cells.quantile_steps(ordered.scores, drawn.weights)
+        found = cells.max_quantile_distance(values, widths, drawn.occupied, 2)
         found = found * ordered.unit
         return _known(found, compared(cond.occupied) & ~drawn.occupied)
 
@@ -192,8 +189,8 @@ def price_statistic(
     ordered = in_order(scores, cond)
 
     def statistic(counts: Float[Array, " n"]) -> Array:
-        drawn = cells(ordered, counts)
-        values, widths = notions.quantile_steps(ordered.scores, drawn.weights)
+        drawn = drawn_cells(ordered, counts)
+        values, widths = cells.quantile_steps(ordered.scores, drawn.weights)
         sizes = jnp.matmul(mass, counts.astype(mass.dtype), precision=Precision.HIGHEST)
         total = sizes.sum()
         shares = sizes / jnp.where(total > 0, total, 1)
@@ -222,7 +219,7 @@ def audit_statistic(
         sizes = product(present, weights)
         found = audit_of_mass(
             product(table, weights),
-            ks=notions.max_cdf_gap(levels, some, ordered.last),
+            ks=cells.max_cdf_gap(levels, some, ordered.last),
             wasserstein=max_area(ordered, levels, some),
             counts=sizes,
         )
@@ -301,15 +298,15 @@ Prepared = tuple[Callable[..., Statistic], tuple[Any, ...]]
 
 
 def _means(values: Any, cond: Conditionals) -> tuple[Array, Conditionals]:
-    return notions.check_values(values, cond, "values"), cond
+    return cells.check_values(values, cond, "values"), cond
 
 
 def _ks(scores: Any, cond: Conditionals) -> Prepared:
-    return ks_statistic, (notions.check_values(scores, cond, "scores"), cond)
+    return ks_statistic, (cells.check_values(scores, cond, "scores"), cond)
 
 
 def _wasserstein(scores: Any, cond: Conditionals, *, p: int = 1) -> Prepared:
-    scores = notions.check_values(scores, cond, "scores")
+    scores = cells.check_values(scores, cond, "scores")
     return area_statistic if p == 1 else quantile_statistic, (scores, cond)
 
 

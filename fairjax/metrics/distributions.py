@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Shaped
 
 from .. import notions
-from ..notions import Conditionals
+from ..notions import Conditionals, cells
 from .rates import Numbers, Scalar, everyone
 
 
@@ -38,8 +38,8 @@ def ks_distance(scores: Numbers, cond: Conditionals) -> Scalar:
         Chzhen et al., *Fair regression with Wasserstein barycenters*, NeurIPS 2020,
         whose experiments measure unfairness so.
     """
-    scores = notions.check_values(scores, cond, "scores")
-    return notions.max_ks_distance(scores, cond)
+    scores = cells.check_values(scores, cond, "scores")
+    return cells.max_ks_distance(scores, cond)
 
 
 def wasserstein(
@@ -79,8 +79,8 @@ def wasserstein(
     """
     if p not in (1, 2):
         raise ValueError(f"`p` must be 1 or 2, but is {p!r}.")
-    scores = notions.check_values(scores, cond, "scores")
-    return notions.max_wasserstein(scores, cond, p)
+    scores = cells.check_values(scores, cond, "scores")
+    return cells.max_wasserstein(scores, cond, p)
 
 
 def price_of_fairness(
@@ -122,7 +122,7 @@ def price_of_fairness(
         Theorem 2.3.
     """
     scores, cond, mass = price_values(scores, groups, n_groups, weights)
-    steps = notions.cell_quantiles(scores, cond)
+    steps = cells.cell_quantiles(scores, cond)
     variance = quantile_variance(steps.values, steps.widths, mass.sum(axis=-1))
     return variance * steps.unit * steps.unit
 
@@ -135,7 +135,7 @@ def price_values(
 ) -> tuple[Float[Array, " n"], Conditionals, Float[Array, "g n"]]:
     """Scores, the cells of demographic parity, and each sample's share in its group."""
     cond = notions.demographic_parity(groups, n_groups=n_groups, weights=weights)
-    scores = notions.check_values(scores, cond, "scores")
+    scores = cells.check_values(scores, cond, "scores")
     share = everyone(cond.weights.shape[-1], weights).weights[0]
     return scores, cond, jnp.where(cond.weights[0] > 0, share, 0)
 

@@ -6,7 +6,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from .. import notions
 from ..arrays import checks
-from ..notions import Conditionals
+from ..notions import Conditionals, cells
 
 Numbers = Real[ArrayLike, " n"] | Bool[ArrayLike, " n"]
 Scalar = Float[Array, ""]
@@ -92,8 +92,8 @@ def group_means(values: Numbers, cond: Conditionals) -> Table:
         >>> group_means(jnp.array([1, 0, 1]), cond).tolist()
         [[0.5, 1.0, 0.0]]
     """
-    values = notions.check_values(values, cond, "values")
-    return notions.cell_means(values, cond)
+    values = cells.check_values(values, cond, "values")
+    return cells.cell_means(values, cond)
 
 
 def max_gap(values: Numbers, cond: Conditionals) -> Scalar:
@@ -122,8 +122,8 @@ def max_gap(values: Numbers, cond: Conditionals) -> Scalar:
     References:
         Donini et al., NeurIPS 2018, Definition 1 and the DEO of its experiments.
     """
-    values = notions.check_values(values, cond, "values")
-    return mean_gap(notions.cell_means(values, cond), cond.occupied)
+    values = cells.check_values(values, cond, "values")
+    return mean_gap(cells.cell_means(values, cond), cond.occupied)
 
 
 def min_ratio(values: Numbers, cond: Conditionals) -> Scalar:
@@ -152,8 +152,8 @@ def min_ratio(values: Numbers, cond: Conditionals) -> Scalar:
         ratio and the four-fifths rule.
     """
     checks.check_nonnegative(values, name="values")
-    values = notions.check_values(values, cond, "values")
-    return mean_ratio(notions.cell_means(values, cond), cond.occupied)
+    values = cells.check_values(values, cond, "values")
+    return mean_ratio(cells.cell_means(values, cond), cond.occupied)
 
 
 def mean_of_means(
@@ -168,7 +168,7 @@ def mean_gap(
     means: Float[Array, "s g"], occupied: Bool[Array, "s g"]
 ) -> Float[Array, ""]:
     """Largest difference of means between two groups of a stratum."""
-    top, bottom = notions.cell_extremes(means, occupied)
+    top, bottom = cells.cell_extremes(means, occupied)
     return (top - bottom).max(initial=0)
 
 
@@ -176,7 +176,7 @@ def mean_ratio(
     means: Float[Array, "s g"], occupied: Bool[Array, "s g"]
 ) -> Float[Array, ""]:
     """Smallest ratio of means between two groups of a stratum; 0/0 is 1."""
-    top, bottom = notions.cell_extremes(means, occupied)
+    top, bottom = cells.cell_extremes(means, occupied)
     some = top >= jnp.finfo(top.dtype).tiny
     return jnp.where(some, bottom / jnp.where(some, top, 1), 1).min(initial=1)
 
@@ -228,7 +228,7 @@ def binary(values: ArrayLike, name: str) -> Bool[Array, " n"]:
 
 
 def _mean_of_means(values: Float[Array, " n"], cond: Conditionals) -> Scalar:
-    return mean_of_means(notions.cell_means(values, cond), cond.occupied)
+    return mean_of_means(cells.cell_means(values, cond), cond.occupied)
 
 
 def _right(

@@ -13,6 +13,7 @@ from jaxtyping import Array, ArrayLike, Float, Int, Real, Shaped
 
 from .. import barycenters, notions
 from ..arrays import checks
+from ..notions import cells
 from . import rates
 from .audit import Audit, audit_of_mass
 
@@ -157,8 +158,8 @@ def _audit_of_bins(
     )
     return audit_of_mass(
         mass,
-        ks=notions.max_ks_distance(places, parity),
-        wasserstein=notions.max_wasserstein(means.ravel(), parity, 1),
+        ks=cells.max_ks_distance(places, parity),
+        wasserstein=cells.max_wasserstein(means.ravel(), parity, 1),
         counts=jnp.zeros(mass.shape[:2], jnp.int32),
     )
 

@@ -23,20 +23,6 @@ row, which draws all gaps towards 0; leaving such samples out, with weight 0, as
 that they are missing at random.
 """
 
-from .cells import Quantiles as Quantiles
-from .cells import cell_cdfs as cell_cdfs
-from .cells import cell_extremes as cell_extremes
-from .cells import cell_means as cell_means
-from .cells import cell_quantiles as cell_quantiles
-from .cells import check_values as check_values
-from .cells import last_of_ties as last_of_ties
-from .cells import max_cdf_gap as max_cdf_gap
-from .cells import max_ks_distance as max_ks_distance
-from .cells import max_quantile_distance as max_quantile_distance
-from .cells import max_wasserstein as max_wasserstein
-from .cells import ordered_cdfs as ordered_cdfs
-from .cells import pairwise_ks_distances as pairwise_ks_distances
-from .cells import quantile_steps as quantile_steps
 from .notions import Conditionals as Conditionals
 from .notions import Groups as Groups
 from .notions import Notion as Notion

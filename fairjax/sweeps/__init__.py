@@ -14,16 +14,7 @@ Folds, the Pareto front and the choice of one point are here too; fairness is no
 of it works for any two columns of numbers.
 """
 
-from .checkpoints import Checkpoint as Checkpoint
-from .checkpoints import describe as describe
-from .checkpoints import describe_shapes as describe_shapes
-from .checkpoints import program_digest as program_digest
-from .devices import check_mesh as check_mesh
-from .devices import map_rows as map_rows
-from .devices import program as program
-from .devices import replicated as replicated
-from .devices import without_context as without_context
-from .executors import map_batches as map_batches
+from .batches import map_batches as map_batches
 from .grid import grid as grid
 from .progress import Progress as Progress
 from .progress import progress_bar as progress_bar
@@ -31,13 +22,10 @@ from .run import PointFunction as PointFunction
 from .run import Strategy as Strategy
 from .run import SweepResult as SweepResult
 from .run import batched as batched
-from .run import chunk_size as chunk_size
 from .run import default_strategy as default_strategy
 from .run import mapped as mapped
 from .run import run as run
-from .run import split_points as split_points
 from .run import vmapped as vmapped
-from .selection import eligible as eligible
 from .selection import pareto_front as pareto_front
 from .selection import select as select
 from .splits import cross_validate as cross_validate

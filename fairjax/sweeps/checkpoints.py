@@ -23,7 +23,7 @@ from jax.extend.core import Jaxpr
 from jaxtyping import PyTree
 
 from .. import files
-from .executors import Work, map_batches
+from .batches import Work, map_batches
 from .progress import Progress
 
 
@@ -107,7 +107,7 @@ class Checkpoint:
         """Results of all batches in order: found again, or worked out now and saved.
 
         Args:
-            work: as for `executors.map_batches`.
+            work: as for `sweeps.map_batches`.
             batches: likewise.
             executor: likewise.
             progress: called as `progress(done, total)`, in batches.

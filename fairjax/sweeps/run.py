@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, PyTree
 
 from ..arrays import checks
 from . import checkpoints, devices
+from .batches import chunk_size, split_points
 from .progress import Progress
 
 PointFunction = Callable[..., Any]
@@ -181,22 +182,6 @@ def run(
     ]
     ok = functools.reduce(jnp.logical_and, finite, jnp.ones(m, bool))
     return SweepResult(jax.tree.map(jnp.asarray, points), values, ok)
-
-
-def chunk_size(m: int, chunk: int | None, executor: Executor | None) -> int:
-    """Points per batch: all unless said otherwise, or a 32nd for an executor."""
-    if chunk is None:
-        return m if executor is None else -(-m // 32)
-    return min(checks.as_count(chunk, name="chunk", least=1), m)
-
-
-def split_points(points: PyTree, m: int, size: int) -> list[PyTree]:
-    """Batches of one size; the last is filled up with copies of the last point."""
-    batches = []
-    for start in range(0, m, size):
-        rows = np.minimum(np.arange(start, start + size), m - 1)
-        batches.append(jax.tree.map(lambda leaf, rows=rows: leaf[rows], points))
-    return batches
 
 
 def _evaluate(strategy: Strategy, bound: PyTree, batch: PyTree) -> PyTree:

@@ -22,7 +22,10 @@ from jaxtyping import Array, Bool, Float, Int, PyTree, Real
 
 from .. import sweeps
 from ..arrays import checks
-from ..erm import Apply, Batch, Objective, Parts, check_loss_labels, evaluate
+from ..erm import Apply, Batch, Objective, Parts, evaluate
+from ..erm.losses import check_loss_labels
+from ..sweeps import checkpoints, devices
+from ..sweeps.batches import chunk_size, split_points
 from .batches import Plan, stratified
 
 Init = Callable[[Array], PyTree]
@@ -223,9 +226,9 @@ def fit(
     if strategy is None:
         strategy = sweeps.default_strategy()
     m = points["seed"].size
-    size = m if executor is None else sweeps.chunk_size(m, chunk, executor)
+    size = m if executor is None else chunk_size(m, chunk, executor)
     if mesh is not None:
-        mesh = sweeps.check_mesh(
+        mesh = devices.check_mesh(
             mesh, m, name="lam", checkpoint=checkpoint, executor=executor
         )
         size = -(-m // mesh.size) * mesh.size
@@ -244,8 +247,8 @@ def fit(
         mesh=mesh,
     )
     data = (train, validation, jnp.asarray(dual_rate, jnp.float32))
-    batches = sweeps.split_points(points, m, size)
-    with sweeps.without_context(mesh):
+    batches = split_points(points, m, size)
+    with devices.without_context(mesh):
         manifest = {}
         if checkpoint is not None:
             options = {
@@ -260,8 +263,8 @@ def fit(
             }
             options |= {} if executor is None else {"chunk": size}
             manifest = {name: str(value) for name, value in options.items()}
-            manifest |= sweeps.describe("points", points)
-            manifest |= sweeps.describe("data", data)
+            manifest |= checkpoints.describe("points", points)
+            manifest |= checkpoints.describe("data", data)
             manifest |= training.digests(data, points)
         if executor is None:
             whole = training.run(
@@ -274,7 +277,7 @@ def fit(
             results = [whole]
         else:
             shapes = training.shapes(batches[0])
-            store = sweeps.Checkpoint(checkpoint, manifest, shapes, name="models")
+            store = checkpoints.Checkpoint(checkpoint, manifest, shapes, name="models")
             results = store.map_batches(
                 functools.partial(training.run, data),
                 batches,
@@ -318,14 +321,14 @@ class _Training:
         """Trained models of some points, state by state kept in a checkpoint."""
         start, advance = self._programs
         if self.mesh is not None:
-            data = jax.device_put(data, sweeps.replicated(self.mesh))
+            data = jax.device_put(data, devices.replicated(self.mesh))
             # Arrays that were made under `jax.set_mesh` remember that mesh.
             points = jax.device_get(points)
         state = start((), points)
         state = state if self.mesh is None else jax.device_get(state)
         shapes = advance.eval_shape(data, (points, state))
-        lines = sweeps.describe_shapes("state", shapes) | (manifest or {})
-        store = sweeps.Checkpoint(checkpoint, lines, shapes, name="epochs")
+        lines = checkpoints.describe_shapes("state", shapes) | (manifest or {})
+        store = checkpoints.Checkpoint(checkpoint, lines, shapes, name="epochs")
         histories = []
         for number, done in enumerate(range(0, self.epochs, self.every)):
             found = store.load(number)
@@ -357,8 +360,8 @@ class _Training:
         start, state = jax.make_jaxpr(self.initial_state, return_shape=True)(point)
         epochs = jax.make_jaxpr(self.advance)(data, (point, state))
         return {
-            "program of the start": sweeps.program_digest(start),
-            "program of an epoch": sweeps.program_digest(epochs),
+            "program of the start": checkpoints.program_digest(start),
+            "program of an epoch": checkpoints.program_digest(epochs),
         }
 
     @functools.cached_property
@@ -371,7 +374,7 @@ class _Training:
         def advance(data: _Data, states: PyTree) -> PyTree:
             return self.strategy(functools.partial(self.advance, data))(states)
 
-        return sweeps.program(start, self.mesh), sweeps.program(advance, self.mesh)
+        return devices.program(start, self.mesh), devices.program(advance, self.mesh)
 
     def _as_fit(self, state: _State, history: History) -> Fit:
         return Fit(

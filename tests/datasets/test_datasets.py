@@ -18,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 
 from fairjax import datasets, frontiers, notions
 from fairjax.arrays import checks
-from fairjax.datasets import dataset
+from fairjax.datasets import columns, dataset, splits
 from fairjax.datasets import sources as _sources
 
 
@@ -686,7 +686,7 @@ def test_split_of_a_regression_follows_its_seed(data_dir):
 def test_every_row_has_the_same_chance_of_either_part(test_size):
     labels, strata = np.linspace(0, 1, 103), np.zeros(103, int)
     draws = [
-        datasets.stratified_split(strata, test_size=test_size, seed=seed, along=labels)
+        splits.stratified_split(strata, test_size=test_size, seed=seed, along=labels)
         for seed in range(1000)
     ]
     share = 1 - np.mean(draws, axis=0)
@@ -696,7 +696,7 @@ def test_every_row_has_the_same_chance_of_either_part(test_size):
 
 @pytest.mark.parametrize(("size", "test"), [(1, 0), (2, 1), (3, 1), (5, 2)])
 def test_small_groups_keep_a_training_row(size, test):
-    is_train = datasets.stratified_split(
+    is_train = splits.stratified_split(
         np.repeat([0, 1], [size, 40]),
         test_size=0.4,
         seed=0,
@@ -735,7 +735,7 @@ def test_bad_choices_are_refused(data_dir, loader, options, message):
 
 
 def test_labels_all_alike_leave_nothing_to_learn():
-    table = datasets.extra("pandas").DataFrame({"x": np.arange(8.0)})
+    table = columns.extra("pandas").DataFrame({"x": np.arange(8.0)})
     groups = dataset.Attribute(np.array(list("abababab")), ("x",))
     with pytest.raises(ValueError, match="two labels, but its 6 .* Labels are 'y'"):
         dataset.build(

@@ -9,6 +9,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from fairjax import erm, sharding, solvers
+from fairjax.erm.losses import SMOOTH
 from fairjax.solvers.linear import accelerated, whitening
 from fairjax.solvers.linear import blocks as row_blocks
 from tests.reference.collectives import compiled_text, sent
@@ -43,7 +44,7 @@ def test_bytes_of_the_linear_solver(mesh, monkeypatch, blocks, rng):
     expected = {"all-reduce": 4 * (1 + (d + 1) ** 2)}
     assert sent(str(later.as_text())) == expected
 
-    loss = erm.SMOOTH[erm.logistic]
+    loss = SMOOTH[erm.logistic]
     points = jnp.zeros((d + 1, m))
     step = compiled_text(
         lambda r, p: accelerated.risk_gradient(r, loss, p), whitened.rows, points

@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from fairjax import erm, notions, penalties, sweeps, training
+from fairjax.sweeps import checkpoints
 from fairjax.training import fit
 
 N, D = 60, 3
@@ -247,7 +248,8 @@ def test_models_of_the_same_form_are_told_apart(kept):
     shifts = np.zeros((2, 60_000), np.float32)
     shifts[1, 30_000] = 1
     lines = [
-        sweeps.program_digest(jax.make_jaxpr(lambda x, s=s: x + s)(1.0)) for s in shifts
+        checkpoints.program_digest(jax.make_jaxpr(lambda x, s=s: x + s)(1.0))
+        for s in shifts
     ]
     assert lines[0] != lines[1]
     with pytest.raises(ValueError, match="program of the start is sha256"):

@@ -27,6 +27,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from ... import erm
 from ...arrays import checks
+from ...erm.losses import SMOOTH
 
 Tree = TypeVar("Tree")
 
@@ -82,7 +83,7 @@ def smooth_loss(loss: erm.Loss) -> erm.SmoothLoss | None:
     """
     if loss is erm.hinge:
         return None
-    smooth = next((s for known, s in erm.SMOOTH.items() if known is loss), None)
+    smooth = next((s for known, s in SMOOTH.items() if known is loss), None)
     if smooth is None:
         raise ValueError(
             f"`loss` must be erm.logistic, erm.hinge, erm.squared_hinge or "

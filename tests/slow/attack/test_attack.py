@@ -305,12 +305,14 @@ def test_intervals(problem, function, method, level, clustered):
         if value is None or problem.spoilt:
             assert isinstance(found, attack.Refused) or not concerns(function, problem)
             return
-        judge(function, found, sizes, finite=False)
+        assert isinstance(found, metrics.Estimate)
+        judge(function, found.value, sizes)
         for low, own, high, alone in zip(
             *map(jax.tree.leaves, (found.low, found.value, found.high, value)),
             strict=True,
         ):
             np.testing.assert_array_equal(own, alone)
+            assert np.shape(low) == np.shape(high) == np.shape(own)
             assert (np.asarray(low) <= np.asarray(high)).all(), (function, low, high)
 
 

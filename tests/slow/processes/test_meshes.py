@@ -18,6 +18,7 @@ SWEEP = """
 import jax, jax.numpy as jnp, numpy as np
 from jax.tree_util import Partial
 from fairjax import erm, notions, orthogonality, sweeps
+from fairjax.sweeps import devices
 
 rng = np.random.default_rng(0)
 x = jnp.asarray(rng.normal(size=(60, 4)), jnp.float32)
@@ -120,7 +121,7 @@ check(mesh, chunk=6)
 for name, options in (("checkpoint", {{"checkpoint": {folder!r}}}), ("map_rows", None)):
     try:
         if options is None:
-            sweeps.map_rows(np.sin, 4, mesh)
+            devices.map_rows(np.sin, 4, mesh)
         else:
             sweeps.run(divide, points, mesh=mesh, **options)
     except ValueError as error:

@@ -99,6 +99,7 @@ jax.config.update("jax_compilation_cache_dir", {cache!r})
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 from tests.reference.collectives import largest, sent
 from fairjax import sharding
+from fairjax.erm.losses import SMOOTH
 from fairjax.solvers.linear import blocks
 from fairjax.solvers.linear.fit import _first_order
 
@@ -181,7 +182,7 @@ settings = dict.fromkeys(("ridge", "lam"), jnp.ones(3))
 settings |= dict.fromkeys(("tolerance", "target"), jnp.ones((3, 1)))
 program = _first_order.lower(
     batch.features, batch.labels, mask, jnp.ones((1, D)), settings,
-    jnp.float32(1e-6), size=3, loss=erm.SMOOTH[erm.logistic], intercept=True,
+    jnp.float32(1e-6), size=3, loss=SMOOTH[erm.logistic], intercept=True,
     mesh=mask.sharding.mesh,
 ).compile()
 assert set(sent(program.as_text())) == {"all-reduce"}

@@ -1,4 +1,4 @@
-"""Batches of independent work on the workers of an executor.
+"""Batches of independent work, here or on the workers of an executor.
 
 The engine is any `concurrent.futures.Executor`: Dask's `Client.get_executor()`, whose
 scheduler takes late workers and retries the batches of lost ones, loky,
@@ -13,6 +13,10 @@ from concurrent.futures import Executor, as_completed
 from typing import Any
 
 import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from ..arrays import checks
 
 Work = Callable[[Any], Any]
 Done = Callable[[int, Any], None]
@@ -70,6 +74,22 @@ def map_batches(
         for future in futures:
             future.cancel()
     return results
+
+
+def chunk_size(m: int, chunk: int | None, executor: Executor | None) -> int:
+    """Points per batch: all unless said otherwise, or a 32nd for an executor."""
+    if chunk is None:
+        return m if executor is None else -(-m // 32)
+    return min(checks.as_count(chunk, name="chunk", least=1), m)
+
+
+def split_points(points: PyTree, m: int, size: int) -> list[PyTree]:
+    """Batches of one size; the last is filled up with copies of the last point."""
+    batches = []
+    for start in range(0, m, size):
+        rows = np.minimum(np.arange(start, start + size), m - 1)
+        batches.append(jax.tree.map(lambda leaf, rows=rows: leaf[rows], points))
+    return batches
 
 
 def _pickled(work: Work) -> bytes:
