@@ -5,6 +5,7 @@ backend, no style; matplotlib is imported on the first call. Every mark differs 
 shape, fill or line, so that a picture printed in grey still reads.
 """
 
+from .canvas import save as save
 from .frontier import Limits as Limits
 from .frontier import MeasuredPoints as MeasuredPoints
 from .frontier import frontier as frontier
