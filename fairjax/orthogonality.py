@@ -258,7 +258,13 @@ def eliminate_feature(
     """
     checks.check_finite(features, name="features")
     checks.check_finite(directions, name="directions")
-    features = jnp.asarray(features, directions.dtype)
+    return _eliminate(jnp.asarray(features, directions.dtype), directions)
+
+
+@jax.jit
+def _eliminate(
+    features: Float[Array, "n d"], directions: Float[Array, "k d"]
+) -> Float[Array, "n d"]:
     floor = _rank_tolerance(directions) * jnp.abs(directions).max(initial=0)
     for row in range(directions.shape[0]):
         direction = directions[row]
@@ -428,6 +434,11 @@ def _mean_gaps(
 def _project_out(vectors: Array, directions: Array) -> Array:
     """Vectors without their components along the directions."""
     checks.check_finite(directions, name="directions")
+    return _without(vectors, directions)
+
+
+@jax.jit
+def _without(vectors: Array, directions: Array) -> Array:
     rows = basis(directions)
     for _ in range(2):  # once more, for what rounding left (Kahan: twice is enough)
         components = jnp.matmul(vectors, rows.T, precision="highest")

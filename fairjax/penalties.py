@@ -323,6 +323,7 @@ def _pairs(n_groups: int, pooled: bool) -> tuple[np.ndarray, np.ndarray]:
     return np.triu_indices(n_groups, 1)
 
 
+@jax.jit
 def _pool(cond: Conditionals) -> Conditionals:
     """All samples of a stratum as one row, if two groups at least are among them."""
     members = (cond.weights > 0).sum(axis=-1).astype(cond.weights.dtype)
@@ -374,6 +375,13 @@ def covariance(
         mass = samples.shares(samples.as_weights(weights, n, dtype))
         mass = mass.astype(scores.dtype)
     columns = attribute.astype(scores.dtype).reshape(n, -1)
+    return _squared_covariance(scores, columns, mass)
+
+
+@jax.jit
+def _squared_covariance(
+    scores: Float[Array, " n"], columns: Float[Array, "n k"], mass: Float[Array, " n"]
+) -> Float[Array, ""]:
     product = functools.partial(jnp.matmul, precision=Precision.HIGHEST)
     centred = columns - product(mass, columns)[None]
     covariances = product(mass * (scores - product(mass, scores)), centred)
@@ -417,6 +425,7 @@ def orthogonality(
     return jnp.square(gaps).sum()
 
 
+@jax.jit
 def _squared_gaps(means: Float[Array, "s g k"], cond: Conditionals) -> GapInfo:
     gaps = jnp.square(means[:, :, None] - means[:, None, :]).sum(axis=-1)
     comparable = cond.occupied[:, :, None] & cond.occupied[:, None, :]

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from fairjax import erm, kernels, notions, orthogonality, penalties
-from fairjax.divergences import mmd_squared, sinkhorn_info
+from fairjax.divergences import Potentials, mmd_squared, sinkhorn_info
+from tests.divergences import test_mmd as mmd
+from tests.divergences import test_sinkhorn as transport
 
 N = 50
 NOTIONS = {
@@ -36,45 +38,55 @@ def draw(rng, n_groups):
     return rng.normal(size=N), labels, groups, rng.exponential(size=N)
 
 
+@functools.partial(jax.jit, static_argnames=("notion", "n_groups"))
+def gaps_with_and_without_weights(scores, labels, groups, weights, *, notion, n_groups):
+    found = []
+    for mass in (None, weights):
+        cond = getattr(notions, notion)(groups, labels, n_groups=n_groups, weights=mass)
+        risk = penalties.risk_gap(scores, labels, cond, loss=erm.hinge)
+        found.append((penalties.mean_gap(scores, cond), risk))
+    return found
+
+
 @pytest.mark.parametrize("n_groups", [2, 3, 5])
 @pytest.mark.parametrize("notion", NOTIONS)
-@pytest.mark.parametrize("weighted", [False, True])
-def test_penalties_match_their_definitions(n_groups, notion, weighted, rng):
+def test_penalties_match_their_definitions(n_groups, notion, rng):
     scores, labels, groups, weights = draw(rng, n_groups)
-    weights = weights if weighted else np.ones(N)
-    cond = getattr(notions, notion)(
-        groups, labels, n_groups=n_groups, weights=weights if weighted else None
-    )
-    strata = NOTIONS[notion](labels)
-    arrays = jnp.array(scores), jnp.array(labels)
-
-    expected = squared_gaps_by_definition(scores, groups, strata, n_groups, weights)
-    assert expected > 0
-    np.testing.assert_allclose(penalties.mean_gap(arrays[0], cond), expected, rtol=1e-4)
-
     losses = np.maximum(0, 1 - (2 * labels - 1) * scores)
-    expected = squared_gaps_by_definition(losses, groups, strata, n_groups, weights)
-    value = penalties.risk_gap(*arrays, cond, loss=erm.hinge)
-    np.testing.assert_allclose(value, expected, rtol=1e-4)
+    found = gaps_with_and_without_weights(
+        scores, labels, groups, weights, notion=notion, n_groups=n_groups
+    )
+    for values, mass in zip(found, (np.ones(N), weights), strict=True):
+        for value, of in zip(values, (scores, losses), strict=True):
+            strata = NOTIONS[notion](labels)
+            expected = squared_gaps_by_definition(of, groups, strata, n_groups, mass)
+            assert expected > 0
+            np.testing.assert_allclose(value, expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("n_groups", [2, 3, 5])
 def test_gradients_match_finite_differences(n_groups, rng, x64):
     scores, labels, groups, weights = draw(rng, n_groups)
-    cond = notions.equalized_odds(groups, labels, n_groups=n_groups, weights=weights)
-    labels = jnp.array(labels)
 
-    def total(scores):
-        risk = penalties.risk_gap(scores, labels, cond, loss=erm.logistic)
-        return penalties.mean_gap(scores, cond) + risk
+    @jax.jit
+    def slopes_and_differences(scores):
+        cond = notions.equalized_odds(
+            groups, labels, n_groups=n_groups, weights=weights
+        )
 
-    slopes = jax.jit(jax.grad(total))(jnp.array(scores))
-    # One column per sample: central differences of all of them in one call.
-    shifts = 1e-5 * np.eye(N)
-    values = jax.jit(jax.vmap(total))
-    differences = values(jnp.array(scores + shifts)) - values(
-        jnp.array(scores - shifts)
-    )
+        def total(scores):
+            risk = penalties.risk_gap(
+                scores, jnp.array(labels), cond, loss=erm.logistic
+            )
+            return penalties.mean_gap(scores, cond) + risk
+
+        # One row per sample: central differences of all of them in one call.
+        shifts = 1e-5 * jnp.eye(N)
+        ends = jnp.concatenate([scores[None] + shifts, scores[None] - shifts])
+        above, below = jnp.split(jax.vmap(total)(ends), 2)
+        return jax.grad(total)(scores), above - below
+
+    slopes, differences = slopes_and_differences(scores)
     np.testing.assert_allclose(slopes, differences / 2e-5, rtol=1e-6, atol=1e-9)
 
 
@@ -113,18 +125,27 @@ def squared_distance(z, weights, one, other):
 def test_divergence_gap_is_the_sum_over_pairs_of_cells(n_groups, notion, rng, x64):
     _, labels, groups, weights = draw(rng, n_groups)
     z = rng.normal(size=(N, 2))
-    cond = getattr(notions, notion)(groups, labels, n_groups=n_groups, weights=weights)
-    expected = np.zeros((len(cond.weights), n_groups, n_groups))
+    expected = np.zeros((len(NOTIONS[notion](labels)), n_groups, n_groups))
     for stratum, inside in enumerate(NOTIONS[notion](labels)):
         cells = [inside & (groups == g) for g in range(n_groups)]
         occupied = [g for g in range(n_groups) if cells[g].any()]
         for g, h in itertools.permutations(occupied, 2):
             expected[stratum, g, h] = squared_distance(z, weights, cells[g], cells[h])
     total = len(expected) * n_groups * (n_groups - 1)
-    for batch_size in (None, 1, 4):
-        info = penalties.divergence_gap_info(
-            jnp.array(z), cond, divergence=mean_distance, batch_size=batch_size
+
+    @jax.jit
+    def in_batches(z):
+        cond = getattr(notions, notion)(
+            groups, labels, n_groups=n_groups, weights=weights
         )
+        return [
+            penalties.divergence_gap_info(
+                z, cond, divergence=mean_distance, batch_size=batch_size
+            )
+            for batch_size in (None, 1, 4)
+        ]
+
+    for info in in_batches(z):
         np.testing.assert_allclose(info.gaps, expected, rtol=1e-9)
         np.testing.assert_allclose(info.value, expected.sum() / 2, rtol=1e-9)
         np.testing.assert_array_equal(info.comparable, expected > 0)
@@ -189,17 +210,24 @@ def test_mmd_gap_is_the_loop_over_pairs_of_subsets(rng, x64):
     groups[groups == 2] = 0
     groups[:1] = 2  # a cell of one member, for which nothing is unbiased
     z = rng.normal(size=(N, 2)) + groups[:, None]
-    cond = notions.equalized_odds(groups, labels, n_groups=5)
     kernel = functools.partial(kernels.gaussian, bandwidth=1.0)
-    mmd = functools.partial(mmd_squared, kernel=kernel, unbiased=True)
-    call = functools.partial(penalties.divergence_gap_info, divergence=mmd)
-    info = jax.jit(call)(jnp.array(z), cond)
+    unbiased = functools.partial(mmd_squared, kernel=kernel, unbiased=True)
+    table = functools.partial(mmd.gaussian_table, h=1.0)
+
+    @jax.jit
+    def gaps(z):
+        cond = notions.equalized_odds(groups, labels, n_groups=5)
+        return penalties.divergence_gap_info(z, cond, divergence=unbiased)
+
+    info = gaps(z)
     known = set()
     for s, (g, h) in itertools.product((0, 1), itertools.combinations(range(5), 2)):
         cells = [z[(labels == s) & (groups == code)] for code in (g, h)]
         if min(map(len, cells)) >= 2:
             known.add((s, g, h))
-            np.testing.assert_allclose(info.gaps[s, g, h], mmd(*cells), rtol=1e-9)
+            masses = map(np.ones, map(len, cells))
+            expected = mmd.by_definition(*cells, *masses, table, unbiased=True)
+            np.testing.assert_allclose(info.gaps[s, g, h], expected, rtol=1e-9)
     assert {tuple(at) for at in np.argwhere(np.triu(info.comparable))} == known
     assert 0 < len(known) < 20
     np.testing.assert_allclose(info.missing, 1 - len(known) / 20, rtol=1e-6)
@@ -207,34 +235,38 @@ def test_mmd_gap_is_the_loop_over_pairs_of_subsets(rng, x64):
 
 def test_sinkhorn_gaps_tell_their_convergence_and_start_warm(rng):
     _, _, groups, weights = draw(rng, 3)
-    cond = notions.demographic_parity(groups, n_groups=3, weights=weights)
-    z = jnp.array(rng.normal(size=(N, 2)), jnp.float32)
+    z = rng.normal(size=(N, 2)).astype(np.float32)
 
-    @functools.partial(jax.jit, static_argnames=("limit", "batch_size"))
-    def gap(z, potentials=None, limit=2000, batch_size=None):
+    @functools.partial(jax.jit, static_argnames="batch_size")
+    def gap(z, threshold, potentials=None, batch_size=None):
+        cond = notions.demographic_parity(groups, n_groups=3, weights=weights)
         return penalties.divergence_gap_info(
             z,
             cond,
             divergence=functools.partial(
-                sinkhorn_info, epsilon=0.3, max_iterations=limit
+                sinkhorn_info, epsilon=0.3, threshold=threshold
             ),
             batch_size=batch_size,
             potentials=potentials,
         )
 
-    info, looped = gap(z), gap(z, batch_size=1)
+    usual = np.float32(3e-4)
+    flat = Potentials(*np.zeros((4, 1, 3, N), np.float32))
+    info, looped = gap(z, usual, flat), gap(z, usual, batch_size=1)
     assert info.value > 0.01
     np.testing.assert_allclose(info.gaps, looped.gaps, rtol=1e-4)
     # Of the pairs 01, 02, 12 only the first has members on both sides.
-    pair = sinkhorn_info(
-        z, z, x_weights=cond.weights[0, 0], y_weights=cond.weights[0, 1], epsilon=0.3
-    )
-    np.testing.assert_allclose(info.value, pair.value, rtol=1e-4)
+    cells = [groups == 0, groups == 1]
+    pair = transport.by_definition(*(z[c] for c in cells), *(weights[c] for c in cells),
+        0.3)  # fmt: skip
+    np.testing.assert_allclose(info.value, pair, rtol=1e-4)
     assert info.details.converged.all()
     assert info.details.iterations.shape == (1, 3, 3)
     assert info.details.iterations[0, 0, 0] > 0
-    assert (gap(z, info.details.potentials).details.iterations == 0).all()
-    assert not gap(z, limit=1).details.converged[0, 0]
+    warm = gap(z, usual, info.details.potentials)
+    assert (warm.details.iterations == 0).all()
+    # No plan comes as close as this one asks.
+    assert not gap(z, np.float32(1e-30), flat).details.converged[0, 0]
 
 
 @pytest.mark.parametrize("columns", [None, 3])

@@ -1,5 +1,6 @@
 """Means of a pointwise loss: over all samples, in each cell, and their largest gap."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Real
@@ -55,8 +56,7 @@ def empirical_risk(
     if weights is None:
         return jnp.mean(values)
     dtype = samples.wide(values, weights)
-    mass = samples.shares(samples.as_weights(weights, n, dtype))
-    return jnp.vdot(mass.astype(values.dtype), values)
+    return _weighted_mean(values, samples.as_weights(weights, n, dtype))
 
 
 def conditional_risks(
@@ -139,11 +139,22 @@ def max_risk_gap(
     References:
         Donini et al., NeurIPS 2018, Definition 1 and Problem 3.
     """
-    risks = conditional_risks(scores, labels, cond, loss=loss)
+    return _max_gap(conditional_risks(scores, labels, cond, loss=loss), cond)
+
+
+@jax.jit
+def _max_gap(risks: Float[Array, "s g"], cond: Conditionals) -> Float[Array, ""]:
     top = jnp.where(cond.occupied, risks, -jnp.inf).max(axis=-1)
     bottom = jnp.where(cond.occupied, risks, jnp.inf).min(axis=-1)
     comparable = cond.occupied.sum(axis=-1) >= 2
     return jnp.where(comparable, top - bottom, 0).max(initial=0)
+
+
+@jax.jit
+def _weighted_mean(
+    values: Float[Array, " n"], weights: Float[Array, " n"]
+) -> Float[Array, ""]:
+    return jnp.vdot(samples.shares(weights).astype(values.dtype), values)
 
 
 def _pointwise(loss: Loss, scores: Array, labels: Array) -> Array:

@@ -4,8 +4,10 @@ The only ones of the package; metrics, bounds and penalties read them. Cells are
 weights. Distribution and quantile functions are steps over the samples in the order of
 their scores, exact for unequal weights, sizes and ties. Of arrays `(s, g, n)` no more
 than a few are held at a time: pairs of groups are compared one group after the other.
+Without jit, a call would compile each operation on its own.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -52,6 +54,7 @@ def check_values(
     return values if wider else values.astype(cond.weights.dtype)
 
 
+@jax.jit
 def cell_means(
     values: Float[Array, "n *k"], cond: Conditionals
 ) -> Float[Array, "s g *k"]:
@@ -69,6 +72,7 @@ def cell_means(
     return jnp.clip(means, -largest, largest)
 
 
+@jax.jit
 def cell_extremes(
     means: Float[Array, "*#s g"], occupied: Bool[Array, "*#s g"]
 ) -> tuple[Float[Array, "*s"], Float[Array, "*s"]]:
@@ -112,6 +116,7 @@ def last_of_ties(ordered: Float[Array, " n"]) -> Bool[Array, " n"]:
     return jnp.append(ordered[1:] != ordered[:-1], True)[: ordered.size]
 
 
+@jax.jit
 def max_cdf_gap(
     cdfs: Float[Array, "s g n"], occupied: Bool[Array, "s g"], last: Bool[Array, " n"]
 ) -> Float[Array, ""]:
@@ -126,6 +131,7 @@ def max_cdf_gap(
     return jnp.where(last, top - bottom, 0).max(initial=0)
 
 
+@jax.jit
 def pairwise_ks_distances(
     cdfs: Float[Array, "s g n"], last: Bool[Array, " n"]
 ) -> Float[Array, "s g g"]:
@@ -144,6 +150,7 @@ def pairwise_ks_distances(
     return jax.lax.map(distances_from, jnp.arange(cdfs.shape[1])).swapaxes(0, 1)
 
 
+@jax.jit
 def ordered_cdfs(
     scores: Float[Array, " n"], cond: Conditionals
 ) -> tuple[Float[Array, "s g n"], Bool[Array, " n"]]:
@@ -152,6 +159,7 @@ def ordered_cdfs(
     return cell_cdfs(cond.weights[..., order]), last_of_ties(scores[order])
 
 
+@jax.jit
 def max_ks_distance(scores: Float[Array, " n"], cond: Conditionals) -> Float[Array, ""]:
     """Largest Kolmogorov-Smirnov distance of two groups of a stratum."""
     cdfs, last = ordered_cdfs(scores, cond)
@@ -169,15 +177,21 @@ def cell_quantiles(
         ValueError: as `check_values`, and for a sample in two groups of one stratum.
     """
     checks.check_apart(cond.weights)
-    scores = check_values(scores, cond, "scores")
+    return _quantiles(check_values(scores, cond, "scores"), cond)
+
+
+@jax.jit
+def _quantiles(scores: Float[Array, " n"], cond: Conditionals) -> Quantiles:
     # Inside `jit`, too, one that is in two groups must not pass for a number.
     shared = ((cond.weights > 0).sum(axis=1) > 1).any()
     scores = jnp.where(shared, jnp.nan, scores)
     scaled, unit = samples.rescaled(scores, (cond.weights > 0).any(axis=(0, 1)))
     order = jnp.argsort(scores)
-    return Quantiles(*quantile_steps(scaled[order], cond.weights[..., order]), unit)
+    values, widths = quantile_steps(scaled[order], cond.weights[..., order])
+    return Quantiles(values, widths, unit)
 
 
+@jax.jit
 def quantile_steps(
     ordered: Float[Array, " n"], weights: Float[Array, "s g n"]
 ) -> tuple[Float[Array, "s g n"], Float[Array, "s n"]]:
@@ -193,6 +207,7 @@ def quantile_steps(
     return ordered[ranks], widths
 
 
+@functools.partial(jax.jit, static_argnames="p")
 def max_quantile_distance(
     values: Float[Array, "s g n"],
     widths: Float[Array, "s n"],

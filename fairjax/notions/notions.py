@@ -117,7 +117,7 @@ def demographic_parity(
         constraints*, ICDM Workshops 2009.
     """
     del labels
-    strata = jnp.zeros(np.shape(groups)[0], jnp.int32)
+    strata = np.zeros(np.shape(groups)[0], np.int32)
     return conditional_parity(
         groups, strata, n_groups=n_groups, n_strata=1, weights=weights
     )
@@ -151,7 +151,7 @@ def equal_opportunity(
         Donini et al., *Empirical risk minimization under fairness constraints*,
         NeurIPS 2018, Definition 1; Hardt, Price, Srebro, NeurIPS 2016.
     """
-    strata = jnp.where(_as_codes(labels) == 1, 0, -1)
+    strata = _positives(_as_codes(labels))
     return conditional_parity(
         groups, strata, n_groups=n_groups, n_strata=1, weights=weights
     )
@@ -224,9 +224,16 @@ def within(
         >>> within(cond, jnp.array([0, 0, 1]), n_strata=2).occupied.tolist()
         [[True, True], [False, True]]
     """
-    n_before, n_groups, n = cond.weights.shape
+    n = cond.weights.shape[-1]
     checks.check_length(strata, n=n, name="strata", to="groups")
-    codes = _as_codes(strata)
+    return _within(cond, _as_codes(strata), n_strata=n_strata)
+
+
+@functools.partial(jax.jit, static_argnames="n_strata")
+def _within(
+    cond: Conditionals, codes: Shaped[Array, " n"], *, n_strata: int
+) -> Conditionals:
+    n_before, n_groups, n = cond.weights.shape
     inside = codes[None] == jnp.arange(n_strata, dtype=codes.dtype)[:, None]
     rows = jnp.where(inside[:, None, None], cond.weights[None], 0)
     total = rows.sum(axis=-1, keepdims=True)
@@ -302,6 +309,12 @@ def _as_codes(codes: ArrayLike) -> Shaped[Array, "n *g"]:
     return codes.astype(jnp.int32) if small or codes.dtype == bool else codes
 
 
+@jax.jit
+def _positives(labels: Shaped[Array, " n"]) -> Int[Array, " n"]:
+    """Stratum 0 for positives and none for others."""
+    return jnp.where(labels == 1, 0, -1)
+
+
 @functools.partial(jax.jit, static_argnames=("n_groups", "n_strata"))
 def _rows(
     groups: Int[Array, " n"] | Float[Array, "n g"],
@@ -326,7 +339,7 @@ def _rows(
 
 def _as_mass(weights: ArrayLike | None, n: int) -> Float[Array, " n"]:
     if weights is None:
-        return jnp.ones(n)
+        return jnp.asarray(np.ones(n, jax.dtypes.canonicalize_dtype(float)))
     mass = jnp.asarray(weights)
     floating = jnp.issubdtype(mass.dtype, jnp.floating)
     return mass if floating else mass.astype(jax.dtypes.canonicalize_dtype(float))

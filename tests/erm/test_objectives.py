@@ -98,11 +98,16 @@ def test_a_penalty_that_did_not_converge_is_seen(rng):
     outputs, batch = draw(rng)
     single = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), outputs)
     batch = batch._replace(tasks=None)
-    for limit, converged in ((1, False), (2000, True)):
-        divergence = functools.partial(sinkhorn_info, epsilon=0.1, max_iterations=limit)
+
+    @jax.jit
+    def parts_at(threshold):
+        divergence = functools.partial(sinkhorn_info, epsilon=0.1, threshold=threshold)
         gap = functools.partial(penalties.divergence_gap_info, divergence=divergence)
-        _, parts = composed(on_representation=gap)(single, batch, 1.0)
-        assert parts.converged == converged
+        return composed(on_representation=gap)(single, batch, 1.0)[1]
+
+    # No plan comes as close as the first threshold asks.
+    for threshold, converged in ((1e-30, False), (1e-3, True)):
+        assert parts_at(np.float32(threshold)).converged == converged
 
 
 @pytest.mark.parametrize(
