@@ -125,10 +125,7 @@ def leakage(
         raise ValueError(f"`draws` must be at least 1, but is {draws}.")
     if not 0 < level < 1:
         raise ValueError(f"`level` must lie in (0, 1), but is {level}.")
-    z = z.astype(jnp.promote_types(z.dtype, jnp.float32))
-    spread = z.std(axis=0)
-    # A unit that never changes tells nothing.
-    z = (z - z.mean(axis=0)[None]) / jnp.where(spread > 0, spread, 1)[None]
+    z = _standardised(z)
     codes = jnp.asarray(groups).astype(jnp.int32)
     fold_key, pair_key, feature_key, draw_key = jax.random.split(key, 4)
     folds = sweeps.folds(codes, codes, n_folds=n_folds, key=fold_key)
@@ -173,12 +170,32 @@ def _out_of_fold(
                 precision=_PRECISION,
                 weights=_balanced_weights(labels, train).astype(features.dtype),
             )
-            own = jnp.matmul(features, fit.coefficients, precision=Precision.HIGHEST)
-            scores = jnp.where(train, scores, own + fit.intercept)
+            scores = _fill_in(scores, train, features, fit)
         rows.append(scores)
     return jnp.stack(rows) if n_groups > 2 else jnp.stack([rows[0], -rows[0]])
 
 
+@jax.jit
+def _standardised(z: Real[Array, "n k"]) -> Float[Array, "n k"]:
+    """Columns of mean 0 and deviation 1; a unit that never changes tells nothing."""
+    z = z.astype(jnp.promote_types(z.dtype, jnp.float32))
+    spread = z.std(axis=0)
+    return (z - z.mean(axis=0)[None]) / jnp.where(spread > 0, spread, 1)[None]
+
+
+@jax.jit
+def _fill_in(
+    scores: Float[Array, " n"],
+    train: Bool[Array, " n"],
+    features: Float[Array, "n f"],
+    fit: solvers.LinearFit,
+) -> Float[Array, " n"]:
+    """The scores, with those of a probe for the rows that it has not seen."""
+    own = jnp.matmul(features, fit.coefficients, precision=Precision.HIGHEST)
+    return jnp.where(train, scores, own + fit.intercept)
+
+
+@jax.jit
 def _balanced_weights(labels: Bool[Array, " n"], train: Bool[Array, " n"]) -> Array:
     """Weights of the training rows that sum to one half for each label."""
     own, others = ((train & side).sum().astype(float) for side in (labels, ~labels))

@@ -40,19 +40,23 @@ def fitted(used, strength, ridge, bandwidth):
     cond = notions.equal_opportunity(
         jnp.asarray(groups), jnp.asarray(y), n_groups=2, weights=jnp.asarray(used)
     )
-    given = {
-        "kernel": kernels.gaussian,
-        "bandwidth": bandwidth,
-        "c": 1 / (used.sum() * ridge),
-        "weights": used,
-    }
-    free = solvers.fit_svm(x, y, **given)
+    fit = functools.partial(
+        solvers.fit_svm,
+        x,
+        y,
+        kernel=kernels.gaussian,
+        bandwidth=bandwidth,
+        c=1 / (used.sum() * ridge),
+        weights=used,
+        cond=cond,
+    )
+    free = fit(tolerance=np.inf)
     scores = solvers.predict(free, x, x, kernel=kernels.gaussian)
     means = [scores[(groups == g) & (y == 1) & used].mean() for g in (0, 1)]
     if strength == 0:
         return free, x, abs(means[0] - means[1])
     bound = (1 - strength) * abs(means[0] - means[1])
-    return solvers.fit_svm(x, y, cond=cond, tolerance=bound, **given), x, bound
+    return fit(tolerance=bound), x, bound
 
 
 def shares(fit, x, part):

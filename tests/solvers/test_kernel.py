@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fairjax import erm, kernels, notions, orthogonality, solvers
+from fairjax import erm, kernels, notions, solvers
 from tests.solvers.test_svm import (
     GAUSSIAN,
     LINEAR,
     NOTIONS,
+    check_linear_machine,
     conditionals,
     differences,
     draw,
@@ -125,7 +126,7 @@ def test_equals_the_definition(name, kind, notion, rng):
 @pytest.mark.parametrize("name", MACHINES)
 def test_equals_scikit_learn_without_bounds(name, rng):
     linear = pytest.importorskip("sklearn.linear_model")
-    features, labels, _ = draw(rng)
+    features, labels, _ = draw(rng, n=N)
     wanted = targets(name, labels, rng)
     weights = rng.uniform(size=len(labels))
     for c in (0.1, 10.0):
@@ -142,30 +143,20 @@ def test_equals_scikit_learn_without_bounds(name, rng):
 
 @pytest.mark.parametrize("name", MACHINES)
 def test_the_linear_kernel_is_the_linear_machine(name, rng, x64):
-    features, labels, groups = draw(rng)
+    features, labels, groups = draw(rng, n=N)
     wanted = targets(name, labels, rng)
     cond = conditionals("equal_opportunity", labels, groups)
-    fit, loss = MACHINES[name]
     c = np.array([0.1, 1.0, 10.0])
-    found = fit(features, wanted, kernel=LINEAR, c=c, cond=cond, tolerance=0.05)
-    other = solvers.fit_linear(
-        jnp.asarray(features),
-        jnp.asarray(wanted),
-        loss=loss,
-        ridge=1 / (len(labels) * c),
-        directions=orthogonality.directions(jnp.asarray(features), cond),
-        tolerance=0.05,
+    found = MACHINES[name][0](
+        features, wanted, kernel=LINEAR, c=c, cond=cond, tolerance=0.05
     )
-    scale = len(labels) * c
-    np.testing.assert_allclose(found.objective, other.objective * scale, rtol=1e-8)
-    own = found.coefficients @ features
-    np.testing.assert_allclose(own, other.coefficients, atol=1e-4)
-    np.testing.assert_allclose(found.intercept, other.intercept, atol=1e-4)
+    loss = "squared" if name == "ridge" else name
+    check_linear_machine(loss, found, features, wanted, cond, c=c, tolerance=0.05)
 
 
 @pytest.mark.parametrize("name", MACHINES)
 def test_a_batch_is_its_points_and_multipliers_are_prices(name, rng):
-    features, labels, groups = draw(rng)
+    features, labels, groups = draw(rng, n=N)
     wanted = targets(name, labels, rng)
     fit = functools.partial(
         MACHINES[name][0],
@@ -211,15 +202,17 @@ def test_masks_weights_and_the_order_of_samples(name, rng):
     plain = fit(features, wanted, cond=cond(everyone))
     moved = fit(features[order], wanted[order], cond=cond(order))
     np.testing.assert_allclose(moved.coefficients, plain.coefficients[order], atol=1e-6)
-    mask = everyone < 45
+    mask = everyone < N
     masked = fit(
         features, wanted, weights=mask, cond=cond(everyone, mask.astype(np.float32))
     )
-    kept = fit(features[:45], wanted[:45], cond=cond(everyone[:45]))
+    kept = fit(features[:N], wanted[:N], cond=cond(everyone[:N]))
     np.testing.assert_allclose(masked.objective, kept.objective, rtol=1e-9)
-    np.testing.assert_allclose(masked.coefficients[:45], kept.coefficients, atol=1e-6)
-    np.testing.assert_array_equal(masked.coefficients[45:], 0)
-    twice, heavy = np.r_[everyone, everyone[:10]], 1.0 + (everyone < 10)
+    np.testing.assert_allclose(masked.coefficients[:N], kept.coefficients, atol=1e-6)
+    np.testing.assert_array_equal(masked.coefficients[N:], 0)
+    # As many rows as there were, and as many with the last ten left out.
+    twice = np.r_[everyone[:-10], everyone[:10]]
+    heavy = np.bincount(twice, minlength=n).astype(float)
     repeated = fit(features[twice], wanted[twice], cond=cond(twice))
     weighted = fit(
         features, wanted, weights=heavy, cond=cond(everyone, heavy.astype(np.float32))
@@ -229,7 +222,7 @@ def test_masks_weights_and_the_order_of_samples(name, rng):
 
 @pytest.mark.parametrize("name", MACHINES)
 def test_directions_that_depend_on_each_other(name, rng):
-    features, labels, groups = draw(rng, n_groups=3)
+    features, labels, groups = draw(rng, n=N, n_groups=3)
     wanted = targets(name, labels, rng)
     n_groups = NOTIONS["demographic_parity"][1]
     cond = conditionals("demographic_parity", labels, groups)
@@ -251,8 +244,9 @@ def test_directions_that_depend_on_each_other(name, rng):
 
 def test_logistic_regression_without_a_finite_optimum_of_the_loss_alone(rng):
     """Separable classes, large c, far samples: steps that overshoot are shortened."""
-    x = np.r_[rng.normal(size=(15, 2)) - 30, rng.normal(size=(15, 2)) + 30]
-    labels = np.r_[np.zeros(15, int), np.ones(15, int)]
+    half = N // 2
+    x = np.r_[rng.normal(size=(half, 2)) - 30, rng.normal(size=(half, 2)) + 30]
+    labels = np.r_[np.zeros(half, int), np.ones(half, int)]
     # Products of c and the table reach 1e9: rounding leaves a gap of about 1e-9.
     found = solvers.fit_logistic(
         x, labels, kernel=LINEAR, c=np.logspace(-6, 6, 5), precision=1e-8
@@ -297,6 +291,24 @@ def test_bad_input_is_refused_at_the_door(name, rng, untyped):
         )
 
 
+def scores_of(values, solution, cond, probe, loss):
+    """Scores of the implicit machine."""
+    values = dict(values)
+    x, y = values.pop("features"), values.pop("labels")
+    found = solvers.implicit(
+        solution, x, y, loss=loss, kernel=kernels.gaussian, cond=cond, **values
+    )
+    table = kernels.gaussian(probe, x, bandwidth=values["bandwidth"])
+    return jnp.matmul(table, found.coefficients) + found.intercept
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def scores_and_slopes(loss, solution, values, cond, probe):
+    """Scores and their derivatives in all that is a real number."""
+    arguments = (values, solution, cond, probe, loss)
+    return scores_of(*arguments), jax.jacrev(scores_of)(*arguments)
+
+
 @pytest.mark.parametrize("tolerance", [0.0, 0.1, np.inf])
 @pytest.mark.parametrize("name", ALL)
 def test_derivatives_are_differences(name, tolerance, rng, x64):
@@ -329,15 +341,6 @@ def test_derivatives_are_differences(name, tolerance, rng, x64):
 
     solution, _ = refitted({})
 
-    def scores(values):
-        values = {"labels": wanted, "tolerance": tolerance} | values
-        x, y = values.pop("features"), jnp.asarray(values.pop("labels"))
-        found = solvers.implicit(
-            solution, x, y, loss=loss, kernel=kernels.gaussian, cond=cond, **values
-        )
-        table = kernels.gaussian(jnp.asarray(probe), x, bandwidth=values["bandwidth"])
-        return jnp.matmul(table, found.coefficients) + found.intercept
-
     def by_refitting(values):
         one, x = refitted(values)
         return solvers.predict(
@@ -345,9 +348,19 @@ def test_derivatives_are_differences(name, tolerance, rng, x64):
             kernel=kernels.gaussian,
         )  # fmt: skip
 
-    values = {name: jnp.asarray(a) for name, a in given.items()}
-    np.testing.assert_allclose(scores(values), by_refitting(given), atol=1e-7)
-    slopes = jax.jit(jax.jacrev(scores))(values)
+    values = {key: jnp.asarray(a) for key, a in given.items()}
+    # Whatever is asked for, one program for each loss.
+    others = {
+        "labels": jnp.asarray(wanted, float),
+        "tolerance": jnp.broadcast_to(jnp.asarray(tolerance), 2),
+    }
+    scores, slopes = scores_and_slopes(
+        loss, solution, others | values, cond, jnp.asarray(probe)
+    )
+    np.testing.assert_allclose(scores, by_refitting(given), atol=1e-7)
+    if (name, tolerance) == ("ridge", 0.1):  # without `jit`
+        outside = scores_of(others | values, solution, cond, jnp.asarray(probe), loss)
+        np.testing.assert_allclose(outside, scores, atol=1e-10)
     h = 1e-5
     moved = 0
     for argument, a in given.items():

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fairjax import erm, kernels, notions, orthogonality, solvers
+from fairjax import kernels, notions, orthogonality
 from fairjax.solvers import fit_svm, predict
+from tests.reference.linear import problems, reference
 
 N, D = 60, 4
 GAUSSIAN = functools.partial(kernels.gaussian, bandwidth=1.5)
@@ -154,23 +155,31 @@ def test_where_pairs_crawl_proximal_points_arrive(rng):
         np.testing.assert_allclose(own, scores, atol=1e-4 * max(1, abs(scores).max()))
 
 
+def check_linear_machine(name, found, features, labels, cond, *, c, tolerance):
+    """Kernel machines against linear models in NumPy, at each price c."""
+    n = len(labels)
+    along = np.asarray(orthogonality.directions(jnp.asarray(features), cond))
+    settings = {
+        "ridge": 1 / (n * c),
+        "tolerance": np.full((len(c), len(along)), tolerance),
+        "target": np.zeros((len(c), len(along))),
+        "lam": np.zeros(len(c)),
+    }
+    own = found.coefficients @ features
+    for i, problem in enumerate(problems(name, features, labels, along, settings)):
+        coefficients, intercept, value = reference(problem)
+        np.testing.assert_allclose(found.objective[i], value * n * c[i], rtol=1e-8)
+        np.testing.assert_allclose(own[i], coefficients, atol=1e-4)
+        np.testing.assert_allclose(found.intercept[i], intercept, atol=1e-4)
+
+
 def test_the_linear_kernel_is_the_linear_machine(rng, x64):
+    """The linear machine is that of `fit_linear`, which has the same reference."""
     features, labels, groups = draw(rng)
     cond = conditionals("equal_opportunity", labels, groups)
     c = np.array([0.1, 1.0, 10.0])
     found = fit_svm(features, labels, kernel=LINEAR, c=c, cond=cond, tolerance=0.05)
-    other = solvers.fit_linear(
-        jnp.asarray(features),
-        jnp.asarray(labels),
-        loss=erm.hinge,
-        ridge=1 / (N * c),
-        directions=orthogonality.directions(jnp.asarray(features), cond),
-        tolerance=0.05,
-    )
-    np.testing.assert_allclose(found.objective, other.objective * N * c, rtol=1e-8)
-    coefficients = found.coefficients @ features
-    np.testing.assert_allclose(coefficients, other.coefficients, atol=1e-4)
-    np.testing.assert_allclose(found.intercept, other.intercept, atol=1e-4)
+    check_linear_machine("hinge", found, features, labels, cond, c=c, tolerance=0.05)
 
 
 def test_a_batch_is_its_points_in_any_order(rng):
