@@ -261,7 +261,7 @@ def bootstrap_interval(
     if how.method == "bca":
         value, pullback = jax.vjp(numbers, jnp.ones(n))
         accelerations = _accelerations(pullback, value, units, n)
-        tails = _bca_levels(tails, drawn, value, accelerations)
+        tails = bca_levels(tails, drawn, value, accelerations)
     ends = draw_quantiles(drawn, tails)
     shapes = jax.eval_shape(statistic, jax.ShapeDtypeStruct((n,), ends.dtype))
     return Interval(*(_shaped(end, shapes) for end in ends))
@@ -304,10 +304,12 @@ def _accelerations(
         skew = (influence**3).sum() / (6 * jnp.where(spread > 0, spread, 1) ** 1.5)
         return jnp.where(jnp.isfinite(skew), skew, 0)
 
+    if value.size == 1:  # A loop over one is another program to compile.
+        return one(jnp.asarray(0))[None]
     return jax.lax.map(one, jnp.arange(value.size), batch_size=batch_of(value.size, n))
 
 
-def _bca_levels(
+def bca_levels(
     tails: Float[Array, "2 k"],
     drawn: Float[Array, "b k"],
     value: Float[Array, " k"],
