@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from .. import notions
 from ..notions import Conditionals
@@ -105,12 +105,12 @@ def score_gaps(
     """
     order = np.argsort(scores, kind="stable")
     rows = _Rows(
-        scores[order],
-        groups[order],
-        weights[order],
-        None if decisions is None else decisions[order].astype(float),
-        None if labels is None else labels[order],
-        np.ones(n_groups),
+        jnp.asarray(scores[order]),
+        jnp.asarray(groups[order]),
+        jnp.asarray(weights[order]),
+        None if decisions is None else jnp.asarray(decisions[order], float),
+        None if labels is None else jnp.asarray(labels[order]),
+        jnp.ones(n_groups),
     )
     how = Bootstrap(jax.random.key(seed), draws, level, "percentile")
     check_bootstrap(how, n=scores.size)
@@ -184,12 +184,12 @@ def _distances(scores: Float[Array, " n"], cond: Conditionals) -> ScoreDistances
 class _Rows(NamedTuple):
     """Rows of `score_gaps` in the order of their scores, and a one for each group."""
 
-    scores: Float[ArrayLike, " n"]
-    groups: Int[ArrayLike, " n"]
-    weights: Float[ArrayLike, " n"]
-    decisions: Float[ArrayLike, " n"] | None
-    labels: Bool[ArrayLike, " n"] | Float[ArrayLike, " n"] | None
-    names: Float[ArrayLike, " g"]
+    scores: Float[Array, " n"]
+    groups: Int[Array, " n"]
+    weights: Float[Array, " n"]
+    decisions: Float[Array, " n"] | None
+    labels: Bool[Array, " n"] | Float[Array, " n"] | None
+    names: Float[Array, " g"]
 
 
 def _gaps(rows: _Rows) -> Gaps:
