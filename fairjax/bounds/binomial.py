@@ -179,9 +179,19 @@ def binomial(
         research workers*, 1932, on products of p-values.
     """
     formulas.check_level(confidence, n_configurations)
+    cells.check_finite(decisions, cond, "decisions")
+    cells.check_binary(decisions)
+    cells.check_alike(cond)
+    return _binomial(jnp.asarray(decisions), cond, 1 - confidence, n_configurations)
+
+
+@jax.jit
+def _binomial(
+    decisions: Values, cond: Conditionals, failure: Number, n_configurations: Number
+) -> MeanBounds:
+    """`binomial` after its checks; one program."""
     cond = cells.widened(cond)
     numbers = check_values(decisions, cond, "decisions")
-    cells.check_binary(decisions)
     member, alike = cells.equal_members(cond)
     good = jnp.where(member, ((numbers == 0) | (numbers == 1))[None, None], True)
     sound = alike & good.all(axis=-1)
@@ -189,12 +199,12 @@ def binomial(
     trials = member.sum(axis=-1).astype(numbers.dtype)
     ones = (member & (numbers == 1)[None, None]).sum(axis=-1).astype(numbers.dtype)
     n_cells, n_pairs, _ = cells.numbers_of(cond.occupied)
-    settings = confidence, n_configurations, numbers.dtype
+    settings = failure, n_configurations, numbers.dtype
     low, high, below = limits(
         ones,
         trials,
-        -formulas.log_events(2 * n_cells, *settings),
-        -formulas.log_events(2 * n_pairs, *settings),
+        -formulas.log_shares(2 * n_cells, *settings),
+        -formulas.log_shares(2 * n_pairs, *settings),
     )
     known = sound & cond.occupied
     rates = ones / jnp.maximum(trials, 1)

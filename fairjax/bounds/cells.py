@@ -68,9 +68,7 @@ def summarise(
     *,
     name: str = "values",
 ) -> tuple[Cells, Float[Array, ""]]:
-    """The cells and the length of the range."""
-    checks.check_apart(cond.weights)
-    check_range(values, cond, value_range, name)
+    """The cells and the length of the range, inside `jit`; see `check_sample`."""
     values = check_values(values, cond, name)
     low, high = (cast(end, values.dtype) for end in value_range)
     weights = cond.weights.astype(values.dtype)
@@ -172,22 +170,37 @@ def widened(cond: Conditionals) -> Conditionals:
 def equal_members(
     cond: Conditionals,
 ) -> tuple[Bool[Array, "s g n"], Bool[Array, "s g"]]:
-    """Who is in each cell, and in which cells all members weigh the same."""
-    checks.check_apart(cond.weights)
+    """Who is in each cell, and in which cells all members weigh the same.
+
+    Inside `jit`; see `check_alike`.
+    """
     member = cond.weights > 0
     peak = cond.weights.max(axis=-1, keepdims=True, initial=0)
     least = peak * (1 - 8 * jnp.finfo(peak.dtype).eps)
     alike = (~member | (cond.weights >= least)).all(axis=-1)
-    if checks.concrete(alike) and not alike.all():
-        stratum, group = np.argwhere(~np.asarray(alike))[0]
-        row = np.asarray(cond.weights)[stratum, group]
+    return member, alike & apart(member).all(axis=-1)
+
+
+def check_alike(cond: Conditionals) -> None:
+    """Raises `ValueError` for cells that share a sample or weigh members unequally."""
+    checks.check_apart(cond.weights)
+    if not checks.concrete(cond.weights):
+        return
+    weights = np.asarray(cond.weights)
+    if weights.dtype.itemsize < 4:
+        weights = weights.astype(np.float32)
+    peak = weights.max(axis=-1, keepdims=True, initial=0)
+    least = peak * (1 - 8 * np.finfo(weights.dtype).eps)
+    alike = ((weights <= 0) | (weights >= least)).all(axis=-1)
+    if not alike.all():
+        stratum, group = np.argwhere(~alike)[0]
+        row = weights[stratum, group]
         raise ValueError(
             f"`cond` must weigh the members of a cell alike, but the weights of "
             f"stratum {stratum}, group {group} go from {row[row > 0].min():.3g} to "
             f"{row.max():.3g}. Leave the sample weights out, use a mask, or take a "
             f"bound for weighted means: `hoeffding` or `empirical_bernstein`."
         )
-    return member, alike & apart(member).all(axis=-1)
 
 
 def apart(member: Bool[Array, "s g n"]) -> Bool[Array, "s 1 n"]:
@@ -198,6 +211,25 @@ def apart(member: Bool[Array, "s g n"]) -> Bool[Array, "s 1 n"]:
 def cast(number: Any, dtype: jnp.dtype) -> Float[Array, "..."]:
     """As an array of this dtype, under strict promotion."""
     return jnp.asarray(number).astype(dtype)
+
+
+def check_sample(
+    values: Values,
+    cond: Conditionals,
+    value_range: tuple[Number, Number],
+    *,
+    name: str = "values",
+) -> None:
+    """Raises `ValueError` for what `summarise` cannot see inside `jit`."""
+    checks.check_apart(cond.weights)
+    check_range(values, cond, value_range, name)
+    check_finite(values, cond, name)
+
+
+def check_finite(values: Values, cond: Conditionals, name: str) -> None:
+    """Raises `ValueError` for values not finite, or not one per sample of `cond`."""
+    checks.check_length(values, n=cond.weights.shape[-1], name=name, to="groups")
+    checks.check_finite(values, name=name)
 
 
 def check_range(

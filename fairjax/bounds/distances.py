@@ -86,6 +86,16 @@ def dkw(
         Annals of Probability 1990: `P(sup |F_n - F| > e) <= 2 exp(-2 n e^2)`.
     """
     formulas.check_level(confidence, n_configurations)
+    cells.check_finite(scores, cond, "scores")
+    cells.check_alike(cond)
+    return _dkw(jnp.asarray(scores), cond, 1 - confidence, n_configurations)
+
+
+@jax.jit
+def _dkw(
+    scores: Values, cond: Conditionals, failure: Number, n_configurations: Number
+) -> KSBounds:
+    """`dkw` after its checks; one program."""
     cond = cells.widened(cond)
     scores = check_values(scores, cond, "scores")
     member, alike = cells.equal_members(cond)
@@ -93,7 +103,7 @@ def dkw(
     known = cond.occupied & alike & ~bad
 
     n_cells, _, _ = cells.numbers_of(cond.occupied)
-    log = formulas.log_events(2 * n_cells, confidence, n_configurations, scores.dtype)
+    log = formulas.log_shares(2 * n_cells, failure, n_configurations, scores.dtype)
     n = jnp.where(known, member.sum(axis=-1), 1).astype(scores.dtype)
     bands = formulas.hoeffding(1 / n, log, jnp.ones((), n.dtype))
     bands = jnp.where(known, jnp.minimum(bands, 1), 1)

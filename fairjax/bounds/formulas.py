@@ -41,7 +41,17 @@ def log_events(
     """`log(1 / d)` where each of the events may have probability `d` (Bonferroni)."""
     check_level(confidence, n_configurations)
     # A number of Python is subtracted from 1 before it is rounded to `dtype`.
-    failure = jnp.asarray(1 - confidence).astype(dtype)
+    return log_shares(n_events, 1 - confidence, n_configurations, dtype)
+
+
+def log_shares(
+    n_events: int | Real[Array, ""],
+    failure: Number,
+    n_configurations: Number,
+    dtype: jnp.dtype,
+) -> Float[Array, ""]:
+    """`log_events`, from the probability that any of the events may have."""
+    failure = jnp.asarray(failure).astype(dtype)
     events = jnp.maximum(jnp.asarray(n_events, dtype), 1)
     models = jnp.asarray(n_configurations, dtype)
     return jnp.log(events) + jnp.log(models) - jnp.log(failure)

@@ -366,7 +366,8 @@ def _counts(
             f"`decisions` must be 0 or 1, but decisions[{i}, {j}] = {numbers[i, j]}. "
             f"Threshold scores first, for example with `scores > 0`."
         )
-    member = np.asarray(cells.equal_members(cond)[0])
+    cells.check_alike(cond)
+    member = np.asarray(cond.weights) > 0
     counts = np.zeros((m, n_strata, n_groups), np.int64)
     # Cell by cell: the product over all cells would be (m, s, g, n).
     for s, g in np.ndindex(n_strata, n_groups):

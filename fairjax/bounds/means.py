@@ -1,5 +1,6 @@
 """Bounds on means of bounded values, and on risks of a whole class of models."""
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Real
 
@@ -59,16 +60,30 @@ def hoeffding(
         JASA 1963, Theorem 2.
     """
     formulas.check_level(confidence, n_configurations)
+    cells.check_sample(values, cond, value_range)
+    settings = value_range, 1 - confidence, n_configurations
+    return _hoeffding(jnp.asarray(values), cond, *settings)
+
+
+@jax.jit
+def _hoeffding(
+    values: Values,
+    cond: Conditionals,
+    value_range: tuple[Number, Number],
+    failure: Number,
+    n_configurations: Number,
+) -> MeanBounds:
+    """`hoeffding` after its checks; one program."""
     cond = cells.widened(cond)
     sample, span = cells.summarise(values, cond, value_range)
     n_cells, n_pairs, _ = cells.numbers_of(cond.occupied)
-    settings = confidence, n_configurations, span.dtype
+    settings = failure, n_configurations, span.dtype
     half = formulas.hoeffding(
-        sample.squares, formulas.log_events(2 * n_cells, *settings), span
+        sample.squares, formulas.log_shares(2 * n_cells, *settings), span
     )
     of_pairs = formulas.hoeffding(
         cells.pairs(sample.squares),
-        formulas.log_events(2 * n_pairs, *settings),
+        formulas.log_shares(2 * n_pairs, *settings),
         span,
     )
     return cells.mean_bounds(sample, half, of_pairs, value_range)
@@ -127,17 +142,31 @@ def empirical_bernstein(
         COLT 2009, Theorems 3, 4 and 10.
     """
     formulas.check_level(confidence, n_configurations)
+    cells.check_sample(values, cond, value_range)
+    settings = value_range, 1 - confidence, n_configurations
+    return _empirical_bernstein(jnp.asarray(values), cond, *settings)
+
+
+@jax.jit
+def _empirical_bernstein(
+    values: Values,
+    cond: Conditionals,
+    value_range: tuple[Number, Number],
+    failure: Number,
+    n_configurations: Number,
+) -> MeanBounds:
+    """`empirical_bernstein` after its checks; one program."""
     cond = cells.widened(cond)
     sample, span = cells.summarise(values, cond, value_range)
     n_cells, n_pairs, n_compared = cells.numbers_of(cond.occupied)
-    settings = confidence, n_configurations, span.dtype
+    settings = failure, n_configurations, span.dtype
 
-    log = formulas.log_events(3 * n_cells, *settings)
+    log = formulas.log_shares(3 * n_cells, *settings)
     sigma = formulas.largest_deviation(sample.deviation, sample.members, log, span)
     variance = sample.squares * jnp.square(sigma)
     half = formulas.bernstein(variance, sample.peak, log, span)
 
-    log = formulas.log_events(2 * n_pairs + n_compared, *settings)
+    log = formulas.log_shares(2 * n_pairs + n_compared, *settings)
     sigma = formulas.largest_deviation(sample.deviation, sample.members, log, span)
     variance = sample.squares * jnp.square(sigma)
     peak = jnp.maximum(sample.peak[:, :, None], sample.peak[:, None, :])
@@ -222,20 +251,41 @@ def rademacher(
         *Foundations of machine learning*, 2018, Theorems 3.3 and 5.10, Lemma 5.7.
     """
     formulas.check_level(confidence, n_configurations)
-    cond = cells.widened(cond)
     if (radius is None) == (square_norms is None):
         raise ValueError("give exactly one of `radius` and `square_norms`.")
     for name, value in {"norm": norm, "lipschitz": lipschitz}.items():
         checks.check_nonnegative(value, name=name)
-    sample, span = cells.summarise(losses, cond, value_range, name="losses")
-    n_cells, n_pairs, _ = cells.numbers_of(cond.occupied)
-    settings = confidence, n_configurations, span.dtype
+    cells.check_sample(losses, cond, value_range, name="losses")
     if square_norms is None:
         checks.check_nonnegative(radius, name="radius")
+    else:
+        checks.check_nonnegative(square_norms, name="square_norms")
+        cells.check_finite(square_norms, cond, "square_norms")
+        square_norms = jnp.asarray(square_norms)
+    ball = norm, lipschitz, radius, square_norms
+    settings = value_range, 1 - confidence, n_configurations
+    return _rademacher(jnp.asarray(losses), cond, ball, *settings)
+
+
+@jax.jit
+def _rademacher(
+    losses: Values,
+    cond: Conditionals,
+    ball: tuple[Number, Number, Number | None, Real[ArrayLike, " n"] | None],
+    value_range: tuple[Number, Number],
+    failure: Number,
+    n_configurations: Number,
+) -> MeanBounds:
+    """`rademacher` after its checks; one program."""
+    cond = cells.widened(cond)
+    norm, lipschitz, radius, square_norms = ball
+    sample, span = cells.summarise(losses, cond, value_range, name="losses")
+    n_cells, n_pairs, _ = cells.numbers_of(cond.occupied)
+    settings = failure, n_configurations, span.dtype
+    if square_norms is None:
         lengths = sample.squares * jnp.square(cells.cast(radius, span.dtype))
         events, times = 2, 1
     else:
-        checks.check_nonnegative(square_norms, name="square_norms")
         own = check_values(square_norms, cond, "square_norms")
         own = jnp.where(own >= 0, own, jnp.inf).astype(span.dtype)[None, None]
         weights = cond.weights.astype(span.dtype)
@@ -244,7 +294,7 @@ def rademacher(
     slope, norm = (cells.cast(a, span.dtype) for a in (lipschitz, norm))
 
     def half(squares: Array, lengths: Array, n: Array) -> Array:
-        log = formulas.log_events(events * n, *settings)
+        log = formulas.log_shares(events * n, *settings)
         complexity = slope * norm * formulas.sqrt(lengths)
         return 2 * complexity + times * formulas.hoeffding(squares, log, span)
 

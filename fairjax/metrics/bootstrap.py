@@ -144,7 +144,10 @@ def bootstrap(
     """
     how = Bootstrap(key, draws, level, method, clusters, strata)
     check_bootstrap(how, n=n)
-    return bootstrap_interval(lambda: statistic, (), how, n=n)
+    codes = (None if a is None else jnp.asarray(a) for a in (clusters, strata))
+    how = Bootstrap(key, draws, level, method, *codes)
+    # One program, let go of with its function; operation by operation makes dozens.
+    return jax.jit(lambda how: bootstrap_interval(lambda: statistic, (), how, n=n))(how)
 
 
 def check_bootstrap(how: Bootstrap, *, n: int) -> None:
@@ -251,15 +254,15 @@ def bootstrap_interval(
         return numbers(jnp.zeros(n).at[picks].add(1.0))
 
     keys = jax.random.split(how.key, how.draws)
-    drawn = jax.lax.map(resample, keys, batch_size=_batch(how.draws, n))
+    drawn = jax.lax.map(resample, keys, batch_size=batch_of(how.draws, n))
     level = jnp.asarray(how.level, float)
     tails = jnp.stack([1 - level, 1 + level])[:, None] / 2
     tails = jnp.broadcast_to(tails, (2, drawn.shape[1]))
     if how.method == "bca":
         value, pullback = jax.vjp(numbers, jnp.ones(n))
         accelerations = _accelerations(pullback, value, units, n)
-        tails = _bca_levels(tails, drawn, value, accelerations)
-    ends = _quantiles(drawn, tails)
+        tails = bca_levels(tails, drawn, value, accelerations)
+    ends = draw_quantiles(drawn, tails)
     shapes = jax.eval_shape(statistic, jax.ShapeDtypeStruct((n,), ends.dtype))
     return Interval(*(_shaped(end, shapes) for end in ends))
 
@@ -268,7 +271,7 @@ def bootstrap_interval(
 compiled_interval = jax.jit(bootstrap_interval, static_argnames=("prepare", "n"))
 
 
-def _batch(draws: int, n: int) -> int:
+def batch_of(draws: int, n: int) -> int:
     """Number of draws at a time; a divisor where possible, so that one program does."""
     entries = _CPU_ENTRIES if jax.default_backend() == "cpu" else _GPU_ENTRIES
     most = min(max(entries // max(n, 1), 1), draws)
@@ -301,10 +304,12 @@ def _accelerations(
         skew = (influence**3).sum() / (6 * jnp.where(spread > 0, spread, 1) ** 1.5)
         return jnp.where(jnp.isfinite(skew), skew, 0)
 
-    return jax.lax.map(one, jnp.arange(value.size), batch_size=_batch(value.size, n))
+    if value.size == 1:  # A loop over one is another program to compile.
+        return one(jnp.asarray(0))[None]
+    return jax.lax.map(one, jnp.arange(value.size), batch_size=batch_of(value.size, n))
 
 
-def _bca_levels(
+def bca_levels(
     tails: Float[Array, "2 k"],
     drawn: Float[Array, "b k"],
     value: Float[Array, " k"],
@@ -328,7 +333,7 @@ def _bca_levels(
     return jnp.where(good, moved, tails)
 
 
-def _quantiles(
+def draw_quantiles(
     drawn: Float[Array, "b k"], levels: Float[Array, "2 k"]
 ) -> Float[Array, "2 k"]:
     """Linear between order statistics, of the draws that are not NaN."""

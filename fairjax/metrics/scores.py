@@ -15,7 +15,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .. import notions
 from ..notions import Conditionals
-from .bootstrap import Estimate, bootstrap
+from .bootstrap import (
+    Bootstrap,
+    Estimate,
+    batch_of,
+    check_bootstrap,
+    draw_quantiles,
+)
 from .distributions import price_of_fairness, wasserstein
 from .rates import max_gap, min_ratio
 
@@ -98,52 +104,34 @@ def score_gaps(
         "accuracy"; with real labels "error" and "squared_error".
     """
     order = np.argsort(scores, kind="stable")
-    x, codes, mass = map(jnp.asarray, (scores[order], groups[order], weights[order]))
-    chosen = None if decisions is None else jnp.asarray(decisions[order], float)
-    truth = None if labels is None else jnp.asarray(labels[order])
-    done = 0
-
-    def gaps(weights: Float[Array, " n"]) -> Gaps:
-        parity = notions.demographic_parity(codes, n_groups=n_groups, weights=weights)
-        apart = _distances(x, parity)
-        found = {
-            "mean": max_gap(x, parity),
-            "ks": apart.ks,
-            "wasserstein": apart.wasserstein,
-        }
-        if chosen is not None:
-            found["selection_rate"] = max_gap(chosen, parity)
-            found["selection_ratio"] = min_ratio(chosen, parity)
-        if truth is not None and truth.dtype != bool:
-            found["error"] = max_gap(x - truth, parity)
-            found["squared_error"] = max_gap(jnp.square(x - truth), parity)
-        elif truth is not None and chosen is not None:
-            odds = notions.equalized_odds(
-                codes, truth.astype(jnp.int32), n_groups=n_groups, weights=weights
-            )
-            found |= _rate_gaps(chosen, odds)
-            right = ((chosen > 0) == truth).astype(weights.dtype)
-            found["accuracy"] = max_gap(right, parity)
-        return found
-
-    def tick() -> None:
-        nonlocal done
-        done += 1
-        if progress:
-            progress(done, draws)
-
-    def resampled(counts: Float[Array, " n"]) -> Gaps:
-        jax.debug.callback(tick)
-        return gaps(mass * counts)
-
-    low, high = bootstrap(
-        resampled, n=x.size, key=jax.random.key(seed), draws=draws, level=level
+    rows = _Rows(
+        jnp.asarray(scores[order]),
+        jnp.asarray(groups[order]),
+        jnp.asarray(weights[order]),
+        None if decisions is None else jnp.asarray(decisions[order], float),
+        None if labels is None else jnp.asarray(labels[order]),
+        jnp.ones(n_groups),
     )
-    values = jax.jit(gaps)(mass)
-    found = {k: Estimate(float(values[k]), float(low[k]), float(high[k])) for k in low}
-    transport = _transport(x, codes, mass, np.ones(n_groups))
-    for name, value in transport.items():
-        found[name] = Estimate(float(value), np.nan, np.nan)
+    how = Bootstrap(jax.random.key(seed), draws, level, "percentile")
+    check_bootstrap(how, n=scores.size)
+    # The rows as they are, then a part of the draws at a time, to be seen in progress.
+    size, parts = batch_of(draws + 1, scores.size), []
+    for first in range(-1, draws, size):
+        numbers = np.arange(first, first + size)  # All parts are of one length.
+        parts.append(jax.device_get(_resampled(how, numbers, rows)))
+        if progress:
+            progress(min(first + size, draws), draws)
+    names = list(parts[0])
+    table = np.concatenate([np.stack([*part.values()], axis=1) for part in parts])
+    value, drawn = table[0], table[1 : draws + 1]
+    tails = np.array([1 - level, 1 + level], table.dtype)[:, None] / 2
+    low, high = _ends(drawn, np.broadcast_to(tails, (2, len(names))))
+    found = {
+        name: Estimate(*map(float, numbers))
+        for name, *numbers in zip(names, value, low, high, strict=True)
+    }
+    for name, number in _transport(*rows[:3], rows.names).items():
+        found[name] = Estimate(float(number), np.nan, np.nan)
     return found
 
 
@@ -191,6 +179,62 @@ def _distances(scores: Float[Array, " n"], cond: Conditionals) -> ScoreDistances
 
     ks, area = jax.lax.map(distances_from, jnp.arange(occupied.shape[0]))
     return ScoreDistances(ks.max(), area.max())
+
+
+class _Rows(NamedTuple):
+    """Rows of `score_gaps` in the order of their scores, and a one for each group."""
+
+    scores: Float[Array, " n"]
+    groups: Int[Array, " n"]
+    weights: Float[Array, " n"]
+    decisions: Float[Array, " n"] | None
+    labels: Bool[Array, " n"] | Float[Array, " n"] | None
+    names: Float[Array, " g"]
+
+
+def _gaps(rows: _Rows) -> Gaps:
+    """The gaps that a draw costs no sort."""
+    scores, groups, weights, decisions, labels, names = rows
+    parity = _parity(groups, weights, names)
+    apart = _distances(scores, parity)
+    found = {
+        "mean": max_gap(scores, parity),
+        "ks": apart.ks,
+        "wasserstein": apart.wasserstein,
+    }
+    if decisions is not None:
+        found["selection_rate"] = max_gap(decisions, parity)
+        found["selection_ratio"] = min_ratio(decisions, parity)
+    if labels is not None and labels.dtype != bool:
+        found["error"] = max_gap(scores - labels, parity)
+        found["squared_error"] = max_gap(jnp.square(scores - labels), parity)
+    elif labels is not None and decisions is not None:
+        odds = notions.equalized_odds(
+            groups, labels.astype(jnp.int32), n_groups=names.size, weights=weights
+        )
+        found |= _rate_gaps(decisions, odds)
+        right = ((decisions > 0) == labels).astype(weights.dtype)
+        found["accuracy"] = max_gap(right, parity)
+    return found
+
+
+@jax.jit
+def _resampled(
+    how: Bootstrap, numbers: Int[Array, " b"], rows: _Rows
+) -> dict[str, Float[Array, " b"]]:
+    """The gaps of some draws, by their numbers; -1 is the sample itself."""
+    n = rows.scores.size
+    keys = jax.random.split(how.key, how.draws)
+
+    def gaps(number: Int[Array, ""]) -> Gaps:
+        picks = jax.random.randint(keys[number], (n,), 0, n)
+        counts = jnp.where(number < 0, 1.0, jnp.zeros(n).at[picks].add(1.0))
+        return _gaps(rows._replace(weights=rows.weights * counts))
+
+    return jax.vmap(gaps)(numbers)
+
+
+_ends = jax.jit(draw_quantiles)
 
 
 @jax.jit

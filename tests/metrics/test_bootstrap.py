@@ -10,7 +10,11 @@ import pytest
 import scipy.stats
 
 from fairjax import metrics, notions
-from fairjax.metrics.bootstrap import compiled_interval
+from fairjax.metrics.bootstrap import (
+    bca_levels,
+    compiled_interval,
+    draw_quantiles,
+)
 from fairjax.metrics.bootstrap_statistics import compared, means_statistic
 from fairjax.metrics.rates import mean_gap
 
@@ -115,8 +119,12 @@ def test_interval_matches_scipy(method, rng):
     np.testing.assert_allclose(mine.high[0, 0], expected.high, atol=atol)
 
 
-def every_metric(data, weights, bootstrap):
-    """All metrics; with intervals, or of one vector of weights."""
+NAMES = ["accuracy", "balanced", "means", "gap", "ratio", "ks", "w1", "w2", "price"]
+NAMES += ["audit"]
+
+
+def every_metric(data, weights, bootstrap, *, names=tuple(NAMES)):
+    """Metrics by name; with intervals, or of one vector of weights."""
     scores, labels, groups = data
     parity = notions.demographic_parity(groups, n_groups=3, weights=weights)
     odds = notions.equalized_odds(groups, labels, n_groups=3, weights=weights)
@@ -133,6 +141,8 @@ def every_metric(data, weights, bootstrap):
         "price": (metrics.price_of_fairness, scores, groups, {"n_groups": 3, **own}),
         "audit": (metrics.audit, scores, labels, groups, {"n_groups": 3, **own}),
     }
+    assert list(calls) == NAMES
+    calls = {name: calls[name] for name in names}
     if bootstrap is None:
         return {name: fn(*args, **own) for name, (fn, *args, own) in calls.items()}
     return {
@@ -141,45 +151,83 @@ def every_metric(data, weights, bootstrap):
     }
 
 
+class Resampled:
+    """Every metric of a sample, of each of its draws, and the influences on both.
+
+    Influences are differences of one and the same compiled program, so no derivative
+    of a metric has a part in what is expected of its intervals.
+    """
+
+    def __init__(self, n=90, draws=60, step=1e-5):
+        rng = np.random.default_rng(0)
+        groups, labels = np.arange(n) % 3, np.arange(n) // 3 % 2
+        scores = (rng.normal(size=n) + 0.5 * groups).round(1)
+        self.weights = rng.uniform(0.5, 2, size=n) * (rng.random(n) > 0.1)
+        scores[self.weights == 0] = 1e6
+        self.data = jnp.asarray(scores), jnp.asarray(labels), jnp.asarray(groups)
+        self.key, self.draws = jax.random.key(1), draws
+        keys = jax.random.split(self.key, draws)
+        picks = jax.vmap(lambda key: jax.random.randint(key, (n,), 0, n))(keys)
+        counts = [np.bincount(own, minlength=n) for own in np.asarray(picks)]
+        moved = [1 + step * np.eye(n), 1 - step * np.eye(n)]
+        rows = np.concatenate([np.ones((1, n)), counts, *moved])
+
+        @jax.jit
+        def numbers(weights, rows):
+            def of_counts(own):
+                return every_metric(self.data, weights * own, None)
+
+            return jax.lax.map(of_counts, rows)
+
+        found = jax.device_get(numbers(self.weights, rows))
+        self.numbers = {name: jax.tree.leaves(own) for name, own in found.items()}
+        self.step = step
+
+    def ends(self, name, method):
+        """For each number of a metric: its value and both ends."""
+        for leaf in self.numbers[name]:
+            table = leaf.reshape(len(leaf), -1).astype(float)
+            value, drawn = table[0], table[1 : self.draws + 1]
+            up, down = np.split(table[self.draws + 1 :], 2)
+            influence = (up - down) / (2 * self.step)
+            influence -= influence.mean(axis=0)
+            influence[:, np.abs(influence).max(axis=0) < 1e-7] = 0
+            spread = np.square(influence).sum(axis=0)
+            skew = (influence**3).sum(axis=0) / np.where(spread > 0, spread, 1) ** 1.5
+            tails = np.array([[0.1], [0.9]]) * np.ones(value.size)
+            if method == "bca":
+                tails = levels_of(tails, drawn, value, skew / 6)
+            low, high = quantiles_of(drawn, tails)
+            yield [a.reshape(leaf.shape[1:]) for a in (value, low, high)]
+
+
+levels_of, quantiles_of = jax.jit(bca_levels), jax.jit(draw_quantiles)
+
+
+@pytest.fixture(scope="module")
+def resampled():
+    with jax.enable_x64(True):
+        return Resampled()
+
+
 @pytest.mark.parametrize("method", METHODS)
-def test_each_metric_is_resampled_as_it_is_defined(method, rng, x64):
+@pytest.mark.parametrize("name", NAMES)
+def test_each_metric_is_resampled_as_it_is_defined(name, method, resampled, x64):
     """Draw by draw, the metric of resampled weights: same key, same ends."""
-    n = 90
-    groups, labels = np.arange(n) % 3, np.arange(n) // 3 % 2
-    scores = (rng.normal(size=n) + 0.5 * groups).round(1)
-    weights = rng.uniform(0.5, 2, size=n) * (rng.random(n) > 0.1)
-    scores[weights == 0] = 1e6
-    data = jnp.asarray(scores), jnp.asarray(labels), jnp.asarray(groups)
-    key = jax.random.key(1)
-
-    @jax.jit
-    def both(weights):
-        how = metrics.Bootstrap(key, draws=60, level=0.8, method=method)
-        ends = metrics.bootstrap(
-            lambda c: every_metric(data, weights * c, None),
-            n=n, key=key, draws=60, level=0.8, method=method,
-        )  # fmt: skip
-        return (
-            every_metric(data, weights, how),
-            every_metric(data, weights, None),
-            ends,
-        )
-
-    found, plain, ends = both(weights)
-    for name, estimate in found.items():
-        assert isinstance(estimate, metrics.Estimate)
-        expected = plain[name], ends.low[name], ends.high[name]
-        if name == "audit":  # There it counts samples, here draws.
-            expected = tuple(a._replace(counts=0) for a in expected)
-            estimate = metrics.Estimate(*(a._replace(counts=0) for a in estimate))
-        for mine, other in zip(estimate, expected, strict=True):
-            jax.tree.map(
-                functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-7),
-                mine, other,
-            )  # fmt: skip
-    counts = jax.device_get(found["audit"])
-    assert (counts.low.counts < counts.value.counts).all()
-    assert (counts.high.counts > counts.value.counts).all()
+    data, key, draws = resampled.data, resampled.key, resampled.draws
+    how = metrics.Bootstrap(key, draws=draws, level=0.8, method=method)
+    found = jax.jit(lambda w: every_metric(data, w, how, names=[name]))
+    estimate = jax.device_get(found(resampled.weights)[name])
+    assert isinstance(estimate, metrics.Estimate)
+    numbers = list(zip(*map(jax.tree.leaves, estimate), strict=True))
+    expected = list(resampled.ends(name, method))
+    if name == "audit":  # Its last field counts samples there, and draws here.
+        assert (estimate.low.counts < estimate.value.counts).all()
+        assert (estimate.high.counts > estimate.value.counts).all()
+        del numbers[-1], expected[-1]
+    for mine, other in zip(numbers, expected, strict=True):
+        for end, known in zip(mine, other, strict=True):
+            np.testing.assert_allclose(end, known, rtol=1e-6, atol=1e-7)
 
 
 def test_value_is_that_without_interval_and_jit_equals_eager(rng):
