@@ -5,10 +5,12 @@ optimisations, since compiling is most of the time. A test that takes more than
 `LIMIT` seconds there fails. `pytest --all` runs both tiers, compiled as users have it.
 """
 
+import importlib
 import os
 import resource
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import hypothesis
@@ -24,6 +26,10 @@ LIMIT = 60.0  # seconds, on a busy machine too; the aim is 10 on an idle one
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_cpu_parallel_codegen_split_count=1"
 )
+# Its first import lets JAX forget what was compiled; so it comes before any program.
+with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+    importlib.import_module("ott")
+
 # Accidental promotion and broadcasting are where silent errors hide.
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

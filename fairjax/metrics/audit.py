@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Shaped
@@ -86,6 +87,17 @@ def audit(
     scores, parity, cells, mass = audit_values(
         scores, labels, groups, n_groups=n_groups, threshold=threshold, weights=weights
     )
+    return _audit(scores, parity, cells, mass)
+
+
+@jax.jit
+def _audit(
+    scores: Float[Array, " n"],
+    parity: Conditionals,
+    cells: Bool[Array, "2 g 2 n"],
+    mass: Float[Array, " n"],
+) -> Audit:
+    """`audit` after its checks; one program."""
     return audit_of_mass(
         jnp.where(cells, mass[None, None, None], 0).sum(axis=-1),
         ks=max_ks_distance(scores, parity),
@@ -124,6 +136,7 @@ def audit_values(
     return scores, parity, own_label & member & own_decision, mass
 
 
+@jax.jit
 def audit_of_mass(
     mass: Float[Array, "2 g 2"],
     *,
@@ -141,11 +154,13 @@ def audit_of_mass(
     )
     decisions = jnp.asarray(decision, mass.dtype)
     right = jnp.asarray(decision == label, mass.dtype)
-    means = cell_means
-    by_label, selected = means(decisions, odds), means(decisions, parity)
+    by_label, selected = cell_means(decisions, odds), cell_means(decisions, parity)
+    by_truth = cell_means(right, recalls)
     return Audit(
-        accuracy=means(right, rates.everyone(weights.size, weights))[0, 0],
-        balanced_accuracy=rates.mean_of_means(means(right, recalls), recalls.occupied),
+        accuracy=cell_means(right, rates.everyone(weights.size, weights))[0, 0],
+        balanced_accuracy=rates.mean_of_means(
+            cell_means(right, recalls), recalls.occupied
+        ),
         demographic_parity=rates.mean_gap(selected, parity.occupied),
         demographic_parity_ratio=rates.mean_ratio(selected, parity.occupied),
         equal_opportunity=rates.mean_gap(by_label[1:], odds.occupied[1:]),
