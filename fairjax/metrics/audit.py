@@ -158,9 +158,7 @@ def audit_of_mass(
     by_truth = cell_means(right, recalls)
     return Audit(
         accuracy=cell_means(right, rates.everyone(weights.size, weights))[0, 0],
-        balanced_accuracy=rates.mean_of_means(
-            cell_means(right, recalls), recalls.occupied
-        ),
+        balanced_accuracy=rates.mean_of_means(by_truth, recalls.occupied),
         demographic_parity=rates.mean_gap(selected, parity.occupied),
         demographic_parity_ratio=rates.mean_ratio(selected, parity.occupied),
         equal_opportunity=rates.mean_gap(by_label[1:], odds.occupied[1:]),
