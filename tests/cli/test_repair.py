@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from fairjax import barycenters, cli, metrics, plots
+from fairjax import barycenters, cli, metrics
+from fairjax.plots import canvas
 
 
 def invoke(*arguments):
@@ -304,7 +305,7 @@ def test_a_failing_run_leaves_both_older_outputs(tmp_path, monkeypatch):
         stream.write(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(plots, "write", fail)
+    monkeypatch.setattr(canvas, "write", fail)
     result = invoke(path, *OPTIONS, "--out", out, "--picture", picture)
     assert result.exit_code == 2
     assert result.stderr == "fairjax: disk full\n"

@@ -27,12 +27,22 @@ def bootstrap_with_counts(statistic, n, **options):
     """The interval, and the counts of each draw as the statistic saw them."""
     seen = []
 
+    def record(counts):
+        seen.extend(np.array(counts, float).reshape(-1, n))
+        return np.zeros(counts.shape, np.float32)
+
     def watched(counts):
-        jax.debug.callback(lambda c: seen.append(np.asarray(c, float)), counts)
-        return statistic(counts)
+        # Zeros, so that it runs; a call for all draws that are mapped over at once.
+        zeros = jax.pure_callback(
+            record,
+            jax.ShapeDtypeStruct(counts.shape, np.float32),
+            jax.lax.stop_gradient(counts).astype(np.float32),
+            vmap_method="broadcast_all",
+        )
+        return statistic(counts + zeros.astype(counts.dtype))
 
     found = metrics.bootstrap(watched, n=n, key=jax.random.key(3), **options)
-    jax.effects_barrier()
+    jax.block_until_ready(found)
     return found, np.array(seen)
 
 
