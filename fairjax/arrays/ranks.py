@@ -62,18 +62,18 @@ def build(
     keys = jnp.zeros(0, jnp.uint32) if ties is None else ties
     if weights is None:
         scores, keys = _sort(scores, cells, keys, n_cells)
-        mass, amount = jnp.zeros(0, jnp.int32), sizes.astype(scores.dtype)
+        mass, totals = jnp.zeros(0, jnp.int32), sizes.astype(scores.dtype)
     else:
         order = _argsort(lax.stop_gradient(scores), cells, keys, n_cells)
         scores, keys = scores[order], keys if ties is None else keys[order]
-        mass, amount = _cumulative(weights[order], cells[order], slices)
+        mass, totals = _cumulative(weights[order], cells[order], slices)
     index = jnp.arange(n, dtype=jnp.int32)
     opens = jnp.zeros(n + 1, bool).at[stops].set(True)[:n].at[0].set(True)
     fresh = opens | jnp.concatenate([jnp.ones(1, bool), scores[1:] != scores[:-1]])
     first = lax.cummax(jnp.where(fresh, index, 0))
     ending = jnp.concatenate([fresh[1:], jnp.ones(1, bool)])
     last = lax.cummin(jnp.where(ending, index + 1, n), reverse=True)
-    return Table(scores, keys, first, last, mass), slices, amount
+    return Table(scores, keys, first, last, mass), slices, totals
 
 
 def position(
@@ -87,10 +87,10 @@ def position(
     entries, x = lax.stop_gradient((table.scores, scores))
 
     def before(index):
-        entry = take(entries, index)
+        entry = gather(entries, index)
         if not table.ties.shape[0]:
             return entry <= x
-        return (entry < x) | ((entry == x) & (take(table.ties, index) <= ties))
+        return (entry < x) | ((entry == x) & (gather(table.ties, index) <= ties))
 
     return _bisect(before, start, stop, entries.shape[0])
 
@@ -103,7 +103,7 @@ def locate(
         return start + jnp.clip(mass, 0, jnp.maximum(stop - start - 1, 0))
     n = table.mass.shape[0]
     begin, end = jnp.full(mass.shape, start), jnp.full(mass.shape, stop)
-    index = _bisect(lambda i: take(table.mass, i) <= mass, begin, end, n)
+    index = _bisect(lambda i: gather(table.mass, i) <= mass, begin, end, n)
     return jnp.clip(index, 0, jnp.maximum(stop - 1, start))
 
 
@@ -113,7 +113,7 @@ def mass_before(
     """Integer mass of the entries from `start` to before `index`."""
     if not table.mass.shape[0]:
         return index - start
-    return jnp.where(index > start, take(table.mass, jnp.maximum(index - 1, 0)), 0)
+    return jnp.where(index > start, gather(table.mass, jnp.maximum(index - 1, 0)), 0)
 
 
 def proportion(
@@ -159,7 +159,7 @@ def variance(
         # On each step, the next member of the group at or after that level.
         member = (cell == group).astype(jnp.int32)
         at = start + jnp.cumsum(member, dtype=jnp.int32) - member
-        return take(scores, jnp.clip(at, 0, jnp.maximum(stop - 1, 0)))
+        return gather(scores, jnp.clip(at, 0, jnp.maximum(stop - 1, 0)))
 
     groups = (jnp.arange(shares.shape[0], dtype=jnp.int32), *slices.T, shares)
 
@@ -199,18 +199,18 @@ def blend(
 
 
 def first_half(
-    cells: Int[Array, " n"], words: UInt32[Array, " n"], *, n_cells: int
+    cells: Int[Array, " n"], bits: UInt32[Array, " n"], *, n_cells: int
 ) -> Array:
     """True for rows in the random first half of their cell, the larger one if odd."""
     with jax.enable_x64(True):
         high = lax.shift_left(_wide(cells), jnp.int64(32))
-        ranked = lax.sort(high | _wide(words)).astype(jnp.uint32)
+        ranked = lax.sort(high | _wide(bits)).astype(jnp.uint32)
     sizes = jnp.zeros(n_cells + 1, jnp.int32).at[cells].add(1)
     middle = jnp.cumsum(sizes, dtype=jnp.int32) - sizes + (sizes + 1) // 2 - 1
-    return words <= ranked[jnp.maximum(middle, 0)][cells]
+    return bits <= ranked[jnp.maximum(middle, 0)][cells]
 
 
-def by_place(
+def cell_order(
     scores: Float[Array, " k"], cells: Int[Array, " k"], *, n_cells: int
 ) -> Int[Array, " k"]:
     """An order by cell and about by score, in which searches use the cache.
@@ -229,8 +229,8 @@ def by_place(
         return (packed & jnp.int64(2**index_bits - 1)).astype(jnp.int32)
 
 
-def words(key: PRNGKeyArray, rows: Int[Array, " n"]) -> UInt32[Array, " n"]:
-    """A random word per row, a function of key and identifier alone."""
+def random_bits(key: PRNGKeyArray, rows: Int[Array, " n"]) -> UInt32[Array, " n"]:
+    """Random bits of each row, a function of key and identifier alone."""
     # Only threefry keys promise that a vmapped draw is that of a loop.
     data = jax.random.bits(key, (2,), jnp.uint32)
     seed = jax.random.wrap_key_data(data, impl="threefry2x32")
@@ -241,19 +241,19 @@ def words(key: PRNGKeyArray, rows: Int[Array, " n"]) -> UInt32[Array, " n"]:
 
 
 def jitter(
-    scores: Float[Array, " n"], sigma: Float[Array, ""], words: UInt32[Array, " n"]
+    scores: Float[Array, " n"], sigma: Float[Array, ""], bits: UInt32[Array, " n"]
 ) -> tuple[Float[Array, " n"], UInt32[Array, " n"]]:
     """Scores moved by up to `sigma`, and ties that order those which stay equal."""
     info = jnp.finfo(scores.dtype)
     # Few digits, so that the product is exact: whether a compiler fuses it with the
     # sum must not decide the rank of a calibration score that is looked up again.
     half = lax.reduce_precision(sigma, info.nexp, 11)
-    uniform = (words >> 20).astype(scores.dtype) * 2.0**-11 - 1
+    uniform = (bits >> 20).astype(scores.dtype) * 2.0**-11 - 1
     moved = jnp.clip(scores + half * uniform, -info.max, info.max)
-    return moved, words & LAST_TIE
+    return moved, bits & LAST_TIE
 
 
-def take(table: Shaped[Array, " n"], index: Int[Array, "*k"]) -> Shaped[Array, "*k"]:
+def gather(table: Shaped[Array, " n"], index: Int[Array, "*k"]) -> Shaped[Array, "*k"]:
     """Entries at indices that are known to lie inside the table."""
     return table.at[index].get(mode="promise_in_bounds")
 
@@ -361,7 +361,7 @@ def _argsort(scores, cells, ties, n_cells):
     index = jnp.arange(scores.shape[0], dtype=jnp.int32)
     tied = (ties,) if ties.shape[0] else ()
     if scores.dtype == jnp.float32 and not tied and _spare_bits(index, n_cells) >= 32:
-        return by_place(scores, cells, n_cells=n_cells)
+        return cell_order(scores, cells, n_cells=n_cells)
     if not _packs(scores, n_cells):
         keys = (cells, scores, *tied)
         return lax.sort((*keys, index), num_keys=len(keys))[-1]

@@ -141,13 +141,13 @@ def fit_map(
                 f"of weight above 0. Re-encode with `np.unique(..., "
                 f"return_inverse=True)`, merge small groups, or gather more data."
             )
-    words = halves = None
+    bits = halves = None
     if key is not None:
         rows = jnp.arange(n) if rows is None else jnp.asarray(rows)
-        words = ranks.words(key, rows)
-        halves = ranks.words(jax.random.fold_in(key, 1), rows) if split else None
+        bits = ranks.random_bits(key, rows)
+        halves = ranks.random_bits(jax.random.fold_in(key, 1), rows) if split else None
     sigma, groups = jnp.asarray(sigma, scores.dtype), ranks.codes(groups, n_groups)
-    return _fit(scores, groups, weights, words, halves, sigma, n_groups=n_groups)
+    return _fit(scores, groups, weights, bits, halves, sigma, n_groups=n_groups)
 
 
 def apply_map(
@@ -231,8 +231,10 @@ def apply_map(
     ties = jnp.full(n, ranks.LAST_TIE, jnp.uint32)
     inputs = outputs = ranks.floating(scores).astype(map.scores.dtype)
     if key is not None:
-        words = ranks.words(key, jnp.arange(n) if rows is None else jnp.asarray(rows))
-        inputs, ties = ranks.jitter(inputs, map.sigma, words)
+        bits = ranks.random_bits(
+            key, jnp.arange(n) if rows is None else jnp.asarray(rows)
+        )
+        inputs, ties = ranks.jitter(inputs, map.sigma, bits)
     variant = variant or (interp if key is None else step)
     repair = jnp.asarray(repair, map.scores.dtype)
     codes = ranks.codes(groups, n_groups)
@@ -262,7 +264,7 @@ def step(
         size = ranks.mass_before(table, end, begin)
         whole, rest = ranks.proportion(rank, size, total)
         target = jnp.maximum(jnp.where(rest > 0, whole + 1, whole), 1)
-        return ranks.take(map.scores, ranks.locate(table, target - 1, begin, end))
+        return ranks.gather(map.scores, ranks.locate(table, target - 1, begin, end))
 
     return _average(map, value, scores)
 
@@ -288,13 +290,13 @@ def interp(
     below = jnp.clip(position - 1, start, stop - 1)
     above = jnp.clip(position, start, stop - 1)
     # The block of equal scores below ends at `position`, where the one above begins.
-    begin, end = ranks.take(map.first, below), ranks.take(map.last, above)
+    begin, end = ranks.gather(map.first, below), ranks.gather(map.last, above)
     rank = ranks.mass_before(table, begin, start)
     rank += ranks.mass_before(table, jnp.where(position > start, position, end), start)
     jump = ranks.mass_before(table, end, start)
     inner = jnp.where(position < stop, position, begin)
     jump += ranks.mass_before(table, inner, start) - rank
-    left, right = ranks.take(map.scores, below), ranks.take(map.scores, above)
+    left, right = ranks.gather(map.scores, below), ranks.gather(map.scores, above)
     ahead = ranks.fraction(scores, left, right) * jump.astype(scores.dtype)
     total = ranks.mass_before(table, stop, start)
     mass = jnp.maximum(total, 1).astype(scores.dtype)
@@ -307,7 +309,7 @@ def interp(
         carry = lax.stop_gradient(jnp.floor(excess))
         level = whole + carry.astype(jnp.int32)
         at = ranks.locate(table, level // 2, begin, end)
-        first, last = ranks.take(map.first, at), ranks.take(map.last, at)
+        first, last = ranks.gather(map.first, at), ranks.gather(map.last, at)
         lower = ranks.mass_before(table, first, begin)
         upper = ranks.mass_before(table, last, begin)
         after = level >= lower + upper
@@ -315,7 +317,7 @@ def interp(
             after, jnp.minimum(last, end - 1), jnp.maximum(first - 1, begin)
         )
         outer = jnp.where(
-            after, ranks.take(map.last, other), ranks.take(map.first, other)
+            after, ranks.gather(map.last, other), ranks.gather(map.first, other)
         )
         span = jnp.abs(
             ranks.mass_before(table, outer, begin) - jnp.where(after, lower, upper)
@@ -323,7 +325,7 @@ def interp(
         past = (level - lower - upper).astype(mass.dtype) + (excess - carry)
         part = jnp.where(after, past, -past) / jnp.maximum(span, 1).astype(mass.dtype)
         part = jnp.where(part > 1, 1, part)
-        here, there = ranks.take(map.scores, at), ranks.take(map.scores, other)
+        here, there = ranks.gather(map.scores, at), ranks.gather(map.scores, other)
         return ranks.blend(here, there, part)
 
     return _average(map, value, scores)
@@ -393,7 +395,7 @@ def repair_for(
 
 
 @partial(jax.jit, static_argnames="n_groups")
-def _fit(scores, groups, weights, words, halves, sigma, *, n_groups):
+def _fit(scores, groups, weights, bits, halves, sigma, *, n_groups):
     known = groups < n_groups
     bad = known & ~jnp.isfinite(scores)
     kept = known
@@ -406,8 +408,8 @@ def _fit(scores, groups, weights, words, halves, sigma, *, n_groups):
     low = jnp.min(fixed, where=kept, initial=jnp.inf)
     high = jnp.max(fixed, where=kept, initial=-jnp.inf)
     cells, ties = jnp.where(kept, groups, 2 * n_groups), None
-    if words is not None:
-        scores, ties = ranks.jitter(scores, sigma, words)
+    if bits is not None:
+        scores, ties = ranks.jitter(scores, sigma, bits)
     if halves is not None:
         first = ranks.first_half(cells, halves, n_cells=2 * n_groups)
         cells = jnp.where(kept & ~first, cells + n_groups, cells)
@@ -426,9 +428,9 @@ def _fit(scores, groups, weights, words, halves, sigma, *, n_groups):
 def _apply(map, inputs, outputs, codes, ties, repair, *, variant):
     if map.scores.shape[0] <= _CACHED_ROWS:
         return _apply_in_order(map, inputs, outputs, codes, ties, repair, variant)
-    order = ranks.by_place(inputs, codes, n_cells=map.shares.shape[0] + 1)
+    order = ranks.cell_order(inputs, codes, n_cells=map.shares.shape[0] + 1)
     inputs, outputs, codes, ties = (
-        ranks.take(values, order) for values in (inputs, outputs, codes, ties)
+        ranks.gather(values, order) for values in (inputs, outputs, codes, ties)
     )
     fair = _apply_in_order(map, inputs, outputs, codes, ties, repair, variant)
     return jnp.zeros_like(fair).at[order].set(fair, unique_indices=True)

@@ -183,7 +183,7 @@ class KernelMachine(Model):
     def prepare(  # noqa: D102
         self, loaded: list[Dataset], seeds: Sequence[int]
     ) -> tuple[Model, list[Dataset]]:
-        arguments, words = dict(self.arguments), self.description
+        arguments, description = dict(self.arguments), self.description
         n_train = arguments.pop("rows")
         drawn = [
             datasets.subsample(data, n_train=n_train, seed=seed)
@@ -191,14 +191,14 @@ class KernelMachine(Model):
         ]
         few, all_ = (int(data[0].is_train.sum()) for data in (drawn, loaded))
         if few < all_:
-            words += f", learned from {few:,} of {all_:,} training rows"
+            description += f", learned from {few:,} of {all_:,} training rows"
         if frontiers.needs_bandwidth(arguments["kernel"]):
             if "bandwidths" not in arguments:
                 width = frontiers.median_bandwidth(drawn[0], seeds[0])
                 arguments["bandwidths"] = [width]
             widths = ", ".join(f"{width:g}" for width in arguments["bandwidths"])
-            words += f", bandwidth {widths}"
-        made = dataclasses.replace(self, description=words, arguments=arguments)
+            description += f", bandwidth {widths}"
+        made = dataclasses.replace(self, description=description, arguments=arguments)
         return super(KernelMachine, made).prepare(drawn, seeds)
 
     def trace(self, data: Dataset, **run: Any) -> Frontier:  # noqa: D102

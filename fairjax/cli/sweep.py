@@ -150,11 +150,11 @@ def prepare(
         loaded = [learn]
     model, loaded = model.prepare(loaded, seeds)
     if safety:
-        words = (
+        description = (
             f"{model.description}; {len(safety.labels):,} further training rows were "
             f"set aside to test what can be promised"
         )
-        model = dataclasses.replace(model, description=words)
+        model = dataclasses.replace(model, description=description)
     for data in loaded:
         model.check(data, chosen.values())
     return Task(model, loaded, safety, chosen)
