@@ -62,7 +62,7 @@ def test_rows_are_visited_by_cell_and_score(n_cells, rng):
     scores = rng.normal(size=N).astype(np.float32)
     cells = np.sort(rng.integers(n_cells, size=N)).astype(np.int32)
     order = np.asarray(
-        ranks.by_place(jnp.asarray(scores), jnp.asarray(cells), n_cells=n_cells)
+        ranks.cell_order(jnp.asarray(scores), jnp.asarray(cells), n_cells=n_cells)
     )
     np.testing.assert_array_equal(order, np.lexsort((scores, cells)))
 

@@ -88,9 +88,9 @@ def test_randomised_map_matches_the_definition(split, sigma, rng):
     np.testing.assert_array_equal(np.diff(cdf)[:, 0], halves[0])
     np.testing.assert_array_equal(np.diff(quantile)[:, 0], halves[1])
     np.testing.assert_allclose(fitted.shares, sizes / N, rtol=1e-6)
-    words = ranks.words(jax.random.key(0), jnp.arange(N))
+    bits = ranks.random_bits(jax.random.key(0), jnp.arange(N))
     moved, ties = map(
-        np.asarray, ranks.jitter(jnp.asarray(scores), jnp.float32(sigma), words)
+        np.asarray, ranks.jitter(jnp.asarray(scores), jnp.float32(sigma), bits)
     )
     assert np.abs(moved - scores).max() <= sigma
     assert np.unique(moved).size > (100 if sigma else 1)
