@@ -329,11 +329,11 @@ def check_cells(occupied: Any) -> None:
         )
 
 
-def check_apart(weights: Any) -> None:
+def check_disjoint(weights: Any) -> None:
     """Raises `ValueError` where a sample is in two groups of one stratum.
 
     Example:
-        >>> check_apart(np.full((1, 2, 1), 0.5))
+        >>> check_disjoint(np.full((1, 2, 1), 0.5))
         Traceback (most recent call last):
         ValueError: `cond` must have each sample in one group per stratum, but ...
     """

@@ -83,7 +83,7 @@ def summarise(
     off = jnp.where(member, values[None, None] - centre[..., None], 0)
     variance = jnp.square(off).sum(axis=-1) / jnp.maximum(count - 1, 1)
     inside = (values >= low) & (values <= high)
-    sound = jnp.where(member, inside[None, None], True) & apart(member)
+    sound = jnp.where(member, inside[None, None], True) & disjoint(member)
     sound = sound.all(axis=-1)
     cells = Cells(
         mean=jnp.clip(jnp.where(cond.occupied, mean, 0), low, high),
@@ -178,12 +178,12 @@ def equal_members(
     peak = cond.weights.max(axis=-1, keepdims=True, initial=0)
     least = peak * (1 - 8 * jnp.finfo(peak.dtype).eps)
     alike = (~member | (cond.weights >= least)).all(axis=-1)
-    return member, alike & apart(member).all(axis=-1)
+    return member, alike & disjoint(member).all(axis=-1)
 
 
 def check_alike(cond: Conditionals) -> None:
     """Raises `ValueError` for cells that share a sample or weigh members unequally."""
-    checks.check_apart(cond.weights)
+    checks.check_disjoint(cond.weights)
     if not checks.concrete(cond.weights):
         return
     weights = np.asarray(cond.weights)
@@ -203,7 +203,7 @@ def check_alike(cond: Conditionals) -> None:
         )
 
 
-def apart(member: Bool[Array, "s g n"]) -> Bool[Array, "s 1 n"]:
+def disjoint(member: Bool[Array, "s g n"]) -> Bool[Array, "s 1 n"]:
     """True for samples in at most one group of a stratum; bounds cover no others."""
     return member.sum(axis=1, keepdims=True) <= 1
 
@@ -221,7 +221,7 @@ def check_sample(
     name: str = "values",
 ) -> None:
     """Raises `ValueError` for what `summarise` cannot see inside `jit`."""
-    checks.check_apart(cond.weights)
+    checks.check_disjoint(cond.weights)
     check_range(values, cond, value_range, name)
     check_finite(values, cond, name)
 

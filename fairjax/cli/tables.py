@@ -79,7 +79,7 @@ def read(
     named = [("--score", options.score), *(("--group", name) for name in options.group)]
     named += [("--weight", options.weight)] if options.weight else []
     named += others
-    _check_apart(named)
+    _check_distinct(named)
     loaded = []
     for path in paths:
         frame = read_csv(path, sep=options.sep, encoding=options.encoding)
@@ -222,7 +222,7 @@ def _groups(
     return np.split(codes, ends[:-1]), names
 
 
-def _check_apart(named: Sequence[tuple[str, str]]) -> None:
+def _check_distinct(named: Sequence[tuple[str, str]]) -> None:
     seen: dict[str, str] = {}
     for option, name in named:
         if name in seen:

@@ -124,7 +124,7 @@ def audit_values(
     checks.check_finite(threshold, name="threshold")
     positive = rates.binary(labels, "labels")
     parity = notions.demographic_parity(groups, n_groups=n_groups, weights=weights)
-    checks.check_apart(parity.weights)
+    checks.check_disjoint(parity.weights)
     n = parity.weights.shape[-1]
     checks.check_length(positive, n=n, name="labels", to="groups")
     scores = check_values(scores, parity, "scores")

@@ -171,11 +171,11 @@ def _distances(scores: Float[Array, " n"], cond: Conditionals) -> ScoreDistances
     width = jnp.diff(scores, append=scores[-1:])
 
     def distances_from(group: Int[Array, ""]) -> tuple[Float[Array, " g"], ...]:
-        apart = jnp.abs(cdf - cdf[group][None])
+        distances = jnp.abs(cdf - cdf[group][None])
         # Between tied scores the distribution functions have no value of their own.
-        highest = jnp.where(width > 0, apart, 0).max(axis=-1)
+        highest = jnp.where(width > 0, distances, 0).max(axis=-1)
         both = occupied & occupied[group]
-        return jnp.where(both, highest, 0), jnp.where(both, apart @ width, 0)
+        return jnp.where(both, highest, 0), jnp.where(both, distances @ width, 0)
 
     ks, area = jax.lax.map(distances_from, jnp.arange(occupied.shape[0]))
     return ScoreDistances(ks.max(), area.max())
@@ -196,11 +196,11 @@ def _gaps(rows: _Rows) -> Gaps:
     """The gaps that a draw costs no sort."""
     scores, groups, weights, decisions, labels, names = rows
     parity = _parity(groups, weights, names)
-    apart = _distances(scores, parity)
+    distances = _distances(scores, parity)
     found = {
         "mean": max_gap(scores, parity),
-        "ks": apart.ks,
-        "wasserstein": apart.wasserstein,
+        "ks": distances.ks,
+        "wasserstein": distances.wasserstein,
     }
     if decisions is not None:
         found["selection_rate"] = max_gap(decisions, parity)

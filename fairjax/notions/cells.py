@@ -176,7 +176,7 @@ def cell_quantiles(
     Raises:
         ValueError: as `check_values`, and for a sample in two groups of one stratum.
     """
-    checks.check_apart(cond.weights)
+    checks.check_disjoint(cond.weights)
     return _quantiles(check_values(scores, cond, "scores"), cond)
 
 
