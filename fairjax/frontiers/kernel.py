@@ -18,7 +18,8 @@ from .. import kernels, solvers, sweeps
 from ..datasets import Dataset, Samples
 from ..notions import Notion
 from ..orthogonality import pairwise
-from ..solvers import KernelFit, contrast_weights
+from ..solvers import KernelFit
+from ..solvers.kernel.inputs import contrast_weights
 from .driver import Compare, Part, describe_function, scalars, trace
 from .frontier import Frontier
 from .validation import check_axis, check_dataset

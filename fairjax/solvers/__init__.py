@@ -11,7 +11,6 @@ from .augmented_lagrangian import AugmentedLagrangianFit as AugmentedLagrangianF
 from .augmented_lagrangian import augmented_lagrangian as augmented_lagrangian
 from .kernel import KernelFit as KernelFit
 from .kernel import Machine as Machine
-from .kernel import contrast_weights as contrast_weights
 from .kernel import fit_logistic as fit_logistic
 from .kernel import fit_ridge as fit_ridge
 from .kernel import fit_svm as fit_svm

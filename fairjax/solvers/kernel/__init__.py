@@ -14,4 +14,3 @@ from .fit import fit_svm as fit_svm
 from .fit import predict as predict
 from .implicit import Machine as Machine
 from .implicit import implicit as implicit
-from .inputs import contrast_weights as contrast_weights
