@@ -118,9 +118,8 @@ def run(
 
     Returns:
         The stacked values; a point that fails numerically is flagged in `finite` and
-        leaves the others as they are. Cost: one trace and one compilation, none at a
-        later call with the same function and shapes, and ceil(m / chunk) calls, each
-        brought to the host.
+        leaves the others as they are. Cost: one trace, one compilation, and
+        ceil(m / chunk) calls, each brought to the host.
 
     Raises:
         ValueError: for points without a common leading axis, a chunk below 1, fewer
@@ -152,7 +151,7 @@ def run(
         if mesh is not None:
             bound = jax.device_put(bound, devices.replicated(mesh))
         evaluate = functools.partial(_evaluate, strategy)
-        program = _program(strategy, bound, mesh)
+        program = devices.program(evaluate, mesh)
         shapes = program.eval_shape(bound, batches[0])
         _check_results(shapes, size=size)
         manifest = {}
@@ -189,23 +188,12 @@ def _evaluate(strategy: Strategy, bound: PyTree, batch: PyTree) -> PyTree:
     return strategy(bound)(batch)
 
 
-def _program(strategy: Strategy, bound: Partial, mesh: Mesh | None) -> Any:
-    """The program of a strategy and function, that of an earlier call if it is kept."""
-    try:
-        return _compiled(strategy, bound.func, mesh)
-    except TypeError:  # One of them cannot be hashed.
-        return _compiled.__wrapped__(strategy, bound.func, mesh)
+_program = jax.jit(_evaluate, static_argnums=0)
 
 
-@functools.lru_cache(maxsize=4)
-def _compiled(strategy: Strategy, fn: PointFunction, mesh: Mesh | None) -> Any:
-    del fn  # A part of the key: with it, its programs are let go of.
-    return devices.program(functools.partial(_evaluate, strategy), mesh)
-
-
-def _evaluate_in_worker(strategy: Strategy, bound: Partial, batch: PyTree) -> PyTree:
+def _evaluate_in_worker(strategy: Strategy, bound: PyTree, batch: PyTree) -> PyTree:
     """One chunk; equal strategies and functions share one compiled program."""
-    return _program(strategy, bound, None)(bound, batch)
+    return _program(strategy, bound, batch)
 
 
 def _as_points(points: PyTree) -> tuple[PyTree, int]:
