@@ -104,9 +104,7 @@ def fit(
     Returns:
         The trained parameters and their history. A point whose numbers are no longer
         finite stops with its last finite parameters. One trace and one compilation,
-        whatever the number of points; none at a later call with the same functions
-        and settings on data of the same shapes. Memory: that of one point under
-        `mapped`.
+        whatever the number of points. Memory: that of one point under `mapped`.
 
     Raises:
         ValueError: for data of different lengths or not finite, codes out of range,
@@ -176,11 +174,12 @@ def fit(
         patience=patience,
         constrained=tolerance is not None,
         validated=validation is not None,
+        plan=plan,
         every=every,
         strategy=strategy,
         mesh=mesh,
     )
-    data = (train, validation, jnp.asarray(dual_rate, jnp.float32), plan)
+    data = (train, validation, jnp.asarray(dual_rate, jnp.float32))
     batches = split_points(points, m, size)
     with devices.without_context(mesh):
         manifest = {}

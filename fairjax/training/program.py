@@ -23,8 +23,7 @@ from ..sweeps import checkpoints, devices
 from .batches import Plan
 
 Init = Callable[[Array], PyTree]
-# training and validation samples, dual rate, mini-batches
-Data = tuple[Batch, Batch | None, Array, Plan | None]
+Data = tuple[Batch, Batch | None, Array]  # training, validation, dual rate
 
 
 class History(NamedTuple):
@@ -97,6 +96,7 @@ class Training:
     patience: int | None
     constrained: bool
     validated: bool
+    plan: Plan | None
     every: int
     strategy: sweeps.Strategy
     mesh: Mesh | None
@@ -111,7 +111,7 @@ class Training:
         progress: sweeps.Progress | None = None,
     ) -> Fit:
         """Trained models of some points, state by state kept in a checkpoint."""
-        start, advance = self._programs()
+        start, advance = self._programs
         if self.mesh is not None:
             data = jax.device_put(data, devices.replicated(self.mesh))
             # Arrays that were made under `jax.set_mesh` remember that mesh.
@@ -156,12 +156,17 @@ class Training:
             "program of an epoch": checkpoints.program_digest(epochs),
         }
 
+    @functools.cached_property
     def _programs(self) -> tuple[Any, Any]:
-        """Programs of this training, or of an equal one before it."""
-        try:
-            return _compiled(self)
-        except TypeError:  # A function that cannot be hashed, or its equality compared.
-            return _compiled.__wrapped__(self)
+        """Compiled `initial_state` and `advance` of many points."""
+
+        def start(_: tuple[()], points: PyTree) -> PyTree:
+            return self.strategy(self.initial_state)(points)
+
+        def advance(data: Data, states: PyTree) -> PyTree:
+            return self.strategy(functools.partial(self.advance, data))(states)
+
+        return devices.program(start, self.mesh), devices.program(advance, self.mesh)
 
     def _as_fit(self, state: State, history: History) -> Fit:
         return Fit(
@@ -193,7 +198,7 @@ class Training:
         self, data: Data, start: tuple[dict[str, Array], State]
     ) -> tuple[State, History]:
         """State and history of one point after `every` more epochs."""
-        train, validation, dual_rate, plan = data
+        train, validation, dual_rate = data
         point, state = start
         nothing = History(*[jnp.float32(jnp.nan)] * len(History._fields))
 
@@ -201,11 +206,11 @@ class Training:
             weight = state.multiplier
             key = jax.random.fold_in(jax.random.key(point["seed"]), 1)
             key = jax.random.fold_in(key, state.epochs)
-            if plan is None:
+            if self.plan is None:
                 state, logs = self.step(train, weight, state)
                 logs = jax.tree.map(lambda a: a[None], logs)
             else:
-                batches = plan.draw(key)
+                batches = self.plan.draw(key)
 
                 def update(state, rows):
                     return self.step(_take(train, *rows), weight, state)
@@ -282,21 +287,6 @@ class Training:
             finite=finite,
         )
         return state, logs
-
-
-@functools.lru_cache(maxsize=4)
-def _compiled(training: Training) -> tuple[Any, Any]:
-    """Compiled `initial_state` and `advance` of many points; the last few are kept."""
-
-    def start(_: tuple[()], points: PyTree) -> PyTree:
-        return training.strategy(training.initial_state)(points)
-
-    def advance(data: Data, states: PyTree) -> PyTree:
-        return training.strategy(functools.partial(training.advance, data))(states)
-
-    return devices.program(start, training.mesh), devices.program(
-        advance, training.mesh
-    )
 
 
 def _where(condition: Array, new: PyTree, old: PyTree) -> PyTree:
