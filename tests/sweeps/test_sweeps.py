@@ -137,6 +137,18 @@ def test_all_chunks_share_one_trace_and_one_compilation(strategy):
     assert first >= again == 1
 
 
+def test_a_second_call_sees_what_a_function_reads_from_outside():
+    outside = [jnp.array([1.0, 2.0])]
+
+    def fn(x):
+        return outside[0].sum() * x
+
+    points = jnp.arange(3.0)
+    assert sweeps.run(fn, points).values.tolist() == [0, 3, 6]
+    outside[0] = jnp.array([100.0, 2.0])
+    assert sweeps.run(fn, points).values.tolist() == [0, 102, 204]
+
+
 @pytest.mark.parametrize(
     ("backend", "expected"), [("cpu", "mapped"), ("gpu", "vmapped"), ("tpu", "vmapped")]
 )

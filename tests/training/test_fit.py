@@ -125,6 +125,20 @@ def test_a_sweep_equals_its_points_one_by_one_and_traces_once(data):
             )
 
 
+def test_a_second_call_sees_what_a_model_reads_from_outside(data):
+    outside = [1.0]
+
+    def scaled(params, features):
+        return outside[0] * linear(params, features)
+
+    call = functools.partial(
+        fit, scaled, init, data, objective=OBJECTIVE, optimizer=ADAM, epochs=1
+    )
+    first = call()
+    outside[0] = 5.0
+    assert not np.isclose(call().history.risk[0], first.history.risk[0], rtol=0.01)
+
+
 def test_no_penalty_is_plain_training_and_a_penalty_is_fair(data):
     plain = train(
         data,
